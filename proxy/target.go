@@ -1,0 +1,83 @@
+package proxy
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// nfsPort is the only port EFS serves (RFC 8881 section 2.9.3).
+const nfsPort = 2049
+
+// Target is a mount target: the address of a file system in one availability
+// zone.
+type Target struct {
+	// Zone is the availability zone's name; empty when it is not known.
+	Zone string
+	Addr netip.AddrPort
+}
+
+// String returns "zone=address:port", or the address alone.
+func (t Target) String() string {
+	if t.Zone == "" {
+		return t.Addr.String()
+	}
+	return t.Zone + "=" + t.Addr.String()
+}
+
+var zoneName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// ParseTargets reads static mount targets, "zone=addr[:port],…". An empty text
+// is no target. A zone has one mount target, so a zone given twice is an error.
+func ParseTargets(text string) ([]Target, error) {
+	var targets []Target
+	for item := range strings.SplitSeq(text, ",") {
+		item = strings.TrimSpace(item)
+		if item == "" {
+			continue
+		}
+		target, err := parseTarget(item)
+		if err != nil {
+			return nil, fmt.Errorf("mount target %q: %w; write zone=address[:port],…", item, err)
+		}
+		if slices.ContainsFunc(targets, func(t Target) bool { return t.Zone == target.Zone }) {
+			return nil, fmt.Errorf("mount target %q: zone %s is given twice", item, target.Zone)
+		}
+		targets = append(targets, target)
+	}
+	return targets, nil
+}
+
+func parseTarget(item string) (Target, error) {
+	zone, text, ok := strings.Cut(item, "=")
+	if !ok || !zoneName.MatchString(zone) {
+		return Target{}, fmt.Errorf("%q is not a zone's name", zone)
+	}
+	if addr, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
+		return Target{Zone: zone, Addr: netip.AddrPortFrom(addr.Unmap(), nfsPort)}, nil
+	}
+	addr, err := netip.ParseAddrPort(text)
+	if err != nil || addr.Port() == 0 {
+		return Target{}, fmt.Errorf("%q is not an address", text)
+	}
+	return Target{Zone: zone, Addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())}, nil
+}
+
+// HomeFirst returns the targets with the one of the home zone in front; the
+// others keep their order. An empty or unknown home changes nothing.
+func HomeFirst(targets []Target, home string) []Target {
+	ordered := slices.Clone(targets)
+	slices.SortStableFunc(ordered, func(a, b Target) int {
+		return boolOrder(a.Zone == home) - boolOrder(b.Zone == home)
+	})
+	return ordered
+}
+
+func boolOrder(first bool) int {
+	if first {
+		return 0
+	}
+	return 1
+}
