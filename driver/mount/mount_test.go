@@ -1,0 +1,238 @@
+package mount_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
+)
+
+// inNamespaces marks the copy of the test binary that runs as root of user, mount and
+// network namespaces of its own, where it may mount without being root.
+const inNamespaces = "MOUNT_TEST_IN_NAMESPACES"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(inNamespaces) != "" {
+		goleak.VerifyTestMain(m)
+		return
+	}
+	command := exec.Command("/proc/self/exe", os.Args[1:]...)
+	command.Env = append(os.Environ(), inNamespaces+"=1")
+	command.Stdout, command.Stderr = os.Stdout, os.Stderr
+	command.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	if err := command.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "tests in a user namespace:", err)
+		os.Exit(1)
+	}
+}
+
+// bind opens a root of a fresh local directory with the given sub-directories.
+func bind(t *testing.T, subdirs ...string) (root *mount.Root, source string) {
+	t.Helper()
+	source = t.TempDir()
+	for _, dir := range subdirs {
+		if err := os.MkdirAll(filepath.Join(source, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root = mount.Open(mount.Mount{Type: "bind", Source: source, Host: "test-host"})
+	t.Cleanup(func() {
+		root.Close()
+		<-root.Finished()
+	})
+	<-root.Done()
+	if err := root.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return root, source
+}
+
+func open(t *testing.T, root *mount.Root, path string) *tree.Dir {
+	t.Helper()
+	dir, err := root.Dir().Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dir.Close() })
+	return dir
+}
+
+func attach(t *testing.T, root *mount.Root, path string, flags mount.Flags) (target string) {
+	t.Helper()
+	target = t.TempDir()
+	if err := root.Attach(open(t, root, path), target, flags); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := mount.Detach(target); err != nil {
+			t.Error(err)
+		}
+	})
+	return target
+}
+
+func TestAttachedCloneShowsTheDirectory(t *testing.T) {
+	root, source := bind(t, "a/b")
+	target := attach(t, root, "a/b", mount.Flags{})
+	if err := os.WriteFile(filepath.Join(target, "file"), []byte("rows"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(filepath.Join(source, "a/b/file"))
+	if err != nil || string(got) != "rows" {
+		t.Fatalf("file beneath the source: %q, %v", got, err)
+	}
+}
+
+func TestReadOnlyCloneRefusesWrites(t *testing.T) {
+	root, _ := bind(t, "a")
+	target := attach(t, root, "a", mount.Flags{ReadOnly: true})
+	if err := os.WriteFile(filepath.Join(target, "file"), nil, 0o600); !errors.Is(err, syscall.EROFS) {
+		t.Fatalf("write on a read-only clone: %v, want EROFS", err)
+	}
+}
+
+func TestCloneIsNodev(t *testing.T) {
+	root, _ := bind(t, "a")
+	target := attach(t, root, "a", mount.Flags{})
+	if line := tableLine(t, target); !strings.Contains(line, "nodev") {
+		t.Fatalf("mount table line %q lacks nodev", line)
+	}
+}
+
+func TestRootIsNotSeenByTheHost(t *testing.T) {
+	_, source := bind(t)
+	for line := range strings.Lines(mountTable(t)) {
+		if strings.Contains(line, source) || strings.Contains(line, " /fs ") {
+			t.Errorf("the host sees the root mount: %s", line)
+		}
+	}
+}
+
+func TestHostNameIsPrivate(t *testing.T) {
+	bind(t)
+	if name, _ := os.Hostname(); name == "test-host" {
+		t.Fatal("the root's host name leaked into the process")
+	}
+}
+
+func TestCloneSurvivesTheRoot(t *testing.T) {
+	root, _ := bind(t, "a")
+	target := attach(t, root, "a", mount.Flags{})
+	root.Close()
+	<-root.Finished()
+	if err := os.WriteFile(filepath.Join(target, "file"), nil, 0o600); err != nil {
+		t.Fatalf("write after the root was closed: %v", err)
+	}
+	if err := root.Attach(open2(t, target), t.TempDir(), mount.Flags{}); err == nil {
+		t.Fatal("a closed root attached a directory")
+	}
+}
+
+func open2(t *testing.T, path string) *tree.Dir {
+	t.Helper()
+	dir, err := tree.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dir.Close() })
+	return dir
+}
+
+func TestDetachRemovesEveryLayerAndIsRepeatable(t *testing.T) {
+	root, _ := bind(t, "a", "b")
+	target := attach(t, root, "a", mount.Flags{})
+	if err := root.Attach(open(t, root, "b"), target, mount.Flags{}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := mount.Detach(target); err != nil {
+			t.Fatal(err)
+		}
+		if line := tableLine(t, target); line != "" {
+			t.Fatalf("still mounted: %s", line)
+		}
+	}
+	if err := mount.Detach(filepath.Join(target, "never-was")); err != nil {
+		t.Fatalf("detach of a path that is not there: %v", err)
+	}
+}
+
+func TestUnderListsDirectChildrenOnly(t *testing.T) {
+	root, _ := bind(t, "a/b")
+	base := t.TempDir()
+	for _, dir := range []string{"one", "two words", "one/deeper"} {
+		if err := os.MkdirAll(filepath.Join(base, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{"one", "two words"} {
+		target := filepath.Join(base, dir)
+		if err := root.Attach(open(t, root, "a"), target, mount.Flags{}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := mount.Detach(target); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	got, err := mount.Under(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 2 || !got["one"] || !got["two words"] {
+		t.Fatalf("mounted: %v", got)
+	}
+}
+
+func TestFailureNamesSourceAndCause(t *testing.T) {
+	root := mount.Open(mount.Mount{Type: "bind", Source: "/does/not/exist", Host: "h"})
+	defer root.Close()
+	<-root.Done()
+	if err := root.Err(); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Fatalf("error: %v", err)
+	}
+	<-root.Finished()
+}
+
+func TestUnknownFileSystemSaysWhichModule(t *testing.T) {
+	root := mount.Open(mount.Mount{Type: "nosuchfs", Source: "x:/", Host: "h"})
+	defer root.Close()
+	<-root.Done()
+	if err := root.Err(); err == nil || !strings.Contains(err.Error(), "modprobe") {
+		t.Fatalf("error: %v", err)
+	}
+	<-root.Finished()
+}
+
+func mountTable(t *testing.T) string {
+	t.Helper()
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(table)
+}
+
+func tableLine(t *testing.T, target string) string {
+	t.Helper()
+	for line := range strings.Lines(mountTable(t)) {
+		if strings.Contains(line, " "+target+" ") {
+			return line
+		}
+	}
+	return ""
+}
