@@ -1,0 +1,221 @@
+package catalog
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
+)
+
+// DirName is the catalogue's directory under a file system's root.
+const DirName = ".docker-volume-efs"
+
+const (
+	formatFile  = "catalog.json"
+	volumesDir  = "volumes"
+	tmpDir      = "tmp"
+	trashDir    = "trash"
+	deletingDir = "deleting"
+	suffix      = ".json"
+	recordFile  = "record.json"
+	dataDir     = "data"
+
+	dirMode  = 0o700
+	fileMode = 0o600
+)
+
+// format is the content of formatFile.
+type format struct {
+	Version int       `json:"version"`
+	ID      string    `json:"id"`
+	Created time.Time `json:"created"`
+}
+
+// Catalog is an open catalogue. Make one with [Open].
+type Catalog struct {
+	root *tree.Dir // the file system's root; not the Catalog's own
+	base *tree.Dir
+	dirs map[string]*tree.Dir
+	id   string
+	host string
+}
+
+// Open opens the catalogue under a root directory and makes it if there is
+// none. The root stays the caller's and must stay open as long as the
+// Catalog. The host's name is part of temporary names. It fails with [ErrNewer] if
+// a later version made the catalogue.
+func Open(root *tree.Dir, host string) (*Catalog, error) {
+	base, _, err := root.Make(DirName, dirMode)
+	if err != nil {
+		return nil, fmt.Errorf("open catalogue: %w", err)
+	}
+	c := &Catalog{root: root, base: base, dirs: map[string]*tree.Dir{}, host: host}
+	if err := c.open(); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("open catalogue: %w", err)
+	}
+	return c, nil
+}
+
+func (c *Catalog) open() error {
+	// The format first: a later one may have other directories.
+	if err := c.CheckFormat(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, name := range []string{tmpDir, volumesDir, trashDir, deletingDir} {
+		dir, _, err := c.base.Make(name, dirMode)
+		if err != nil {
+			return err
+		}
+		c.dirs[name] = dir
+	}
+	if c.id != "" {
+		return nil
+	}
+	if err := c.writeFormat(); err != nil {
+		return err
+	}
+	return c.CheckFormat()
+}
+
+func (c *Catalog) writeFormat() error {
+	data, err := json.Marshal(format{Version: Version, ID: rand.Text(), Created: time.Now().UTC()})
+	if err != nil {
+		return err
+	}
+	err = c.place(append(data, '\n'), func(tmp *tree.Dir, name string) error {
+		return tmp.Link(name, c.base, formatFile)
+	})
+	if errors.Is(err, fs.ErrExist) {
+		return nil // another host made it
+	}
+	return err
+}
+
+// CheckFormat reads the catalogue's format again: a host with a newer plugin
+// may have changed it since.
+func (c *Catalog) CheckFormat() error {
+	data, err := c.base.ReadFile(formatFile)
+	if err != nil {
+		return err
+	}
+	var f format
+	if err := json.Unmarshal(data, &f); err != nil {
+		return fmt.Errorf("%s is damaged (%w): restore it, or move it away to have it made again", formatFile, err)
+	}
+	if f.Version > Version {
+		return newer(f.Version)
+	}
+	c.id = f.ID
+	return nil
+}
+
+// ID is the catalogue's own id: two addresses of one file system show the same.
+func (c *Catalog) ID() string { return c.id }
+
+// Close closes the catalogue.
+func (c *Catalog) Close() {
+	for _, dir := range c.dirs {
+		_ = dir.Close()
+	}
+	_ = c.base.Close()
+}
+
+// Stamp asks the server when a record was last added, replaced or removed, and
+// makes the kernel look names up again if one was.
+func (c *Catalog) Stamp() (tree.Stamp, error) { return c.dirs[volumesDir].Refresh() }
+
+// Lookup reads a record. It fails with [ErrNotFound], [ErrDamaged] or
+// [ErrNewer], or with what the file system says.
+func (c *Catalog) Lookup(name string) (Record, error) {
+	if err := CheckName(name); err != nil {
+		return Record{}, err
+	}
+	if _, err := c.Stamp(); err != nil {
+		return Record{}, err
+	}
+	data, err := c.dirs[volumesDir].ReadFile(name + suffix)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Record{}, ErrNotFound
+	case errors.Is(err, tree.ErrSymlink), errors.Is(err, tree.ErrTooLarge):
+		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	case err != nil:
+		return Record{}, err
+	}
+	return parseRecord(name, data)
+}
+
+// Names lists the volumes that have a record, in no order.
+func (c *Catalog) Names() ([]string, error) {
+	if _, err := c.Stamp(); err != nil {
+		return nil, err
+	}
+	files, err := c.dirs[volumesDir].Names()
+	if err != nil {
+		return nil, err
+	}
+	names := files[:0]
+	for _, file := range files {
+		if name, ok := strings.CutSuffix(file, suffix); ok && CheckName(name) == nil {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// Add writes a new record. If there is one of that name already, it is returned
+// instead and won is false.
+func (c *Catalog) Add(record Record) (current Record, won bool, err error) {
+	data, err := record.encode()
+	if err != nil {
+		return Record{}, false, err
+	}
+	err = c.place(data, func(tmp *tree.Dir, name string) error {
+		return tmp.Link(name, c.dirs[volumesDir], record.Name+suffix)
+	})
+	if errors.Is(err, fs.ErrExist) {
+		current, err = c.Lookup(record.Name)
+		return current, false, err
+	}
+	return record, err == nil, err
+}
+
+// Replace writes a record over the one of that name.
+func (c *Catalog) Replace(record Record) error {
+	data, err := record.encode()
+	if err != nil {
+		return err
+	}
+	return c.place(data, func(tmp *tree.Dir, name string) error {
+		return tmp.Rename(name, c.dirs[volumesDir], record.Name+suffix)
+	})
+}
+
+// Drop removes a record; one that is not there is no error.
+func (c *Catalog) Drop(name string) error { return c.dirs[volumesDir].Unlink(name + suffix) }
+
+// SetAside moves a damaged record out of the way, keeps its bytes in the
+// catalogue, and returns the name they have there.
+func (c *Catalog) SetAside(name string) (string, error) {
+	aside := name + suffix + ".damaged-" + rand.Text()[:8]
+	return volumesDir + "/" + aside, c.dirs[volumesDir].Rename(name+suffix, c.dirs[volumesDir], aside)
+}
+
+// place writes data under a temporary name and lets put move or link it to
+// where it belongs; nothing stays behind in tmp/.
+func (c *Catalog) place(data []byte, put func(tmp *tree.Dir, name string) error) error {
+	tmp := c.dirs[tmpDir]
+	name := c.host + "-" + rand.Text()
+	if err := tmp.WriteNew(name, data, fileMode); err != nil {
+		return err
+	}
+	err := put(tmp, name)
+	// After a rename there is nothing left to unlink.
+	return errors.Join(err, tmp.Unlink(name))
+}

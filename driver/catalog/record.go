@@ -1,0 +1,194 @@
+package catalog
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/nfs"
+)
+
+// Version is the format of records and of the catalogue that this package
+// writes, and the newest that it reads.
+const Version = 1
+
+// State is how far a volume has come. Whoever finds one under way may finish
+// it: each step can be repeated.
+type State string
+
+// The states of a volume.
+const (
+	// Creating: the record is there, the directory perhaps not yet whole.
+	Creating State = "creating"
+	// Ready: the directory is there.
+	Ready State = "ready"
+	// Removing: the data may have left for the trash; the volume must not be
+	// mounted any more.
+	Removing State = "removing"
+)
+
+// Record is the definition of a volume.
+type Record struct {
+	Version int    `json:"version"`
+	Name    string `json:"name"`
+	State   State  `json:"state"`
+	// FileSystem is set in a record that only points at the one on another
+	// file system.
+	FileSystem string `json:"filesystem,omitempty"`
+	// Path is the directory under the file system's root, clean, with a
+	// leading slash.
+	Path    string  `json:"path"`
+	Options Options `json:"options"`
+	// Made tells that the plugin made the directory, and so may remove it.
+	Made      bool      `json:"made"`
+	Created   time.Time `json:"created"`
+	CreatedBy string    `json:"created_by"`
+	// Trash names the trash entry of a volume being removed.
+	Trash string `json:"trash,omitempty"`
+}
+
+// Options are what a volume was created with. They hold on every host.
+type Options struct {
+	// UID, GID and Mode are given to the directory when it is made; nil
+	// means root and 0755.
+	UID      *uint32     `json:"uid,omitempty"`
+	GID      *uint32     `json:"gid,omitempty"`
+	Mode     *Mode       `json:"mode,omitempty"`
+	Access   string      `json:"access"`
+	Remove   string      `json:"remove"`
+	ReadOnly bool        `json:"readonly,omitempty"`
+	Via      string      `json:"via"`
+	NFS      nfs.Options `json:"nfs,omitempty"`
+}
+
+// Mode is a directory's permission bits as in chmod(2); its text is octal.
+type Mode uint32
+
+// maxMode has all permission bits but set-user-id, which EFS does not know on
+// directories.
+const maxMode = 0o3777
+
+// ParseMode reads an octal mode such as 0700.
+func ParseMode(text string) (Mode, error) {
+	n, err := strconv.ParseUint(text, 8, 32)
+	if err != nil || n > maxMode {
+		return 0, fmt.Errorf("allowed: an octal number such as 0700, at most %o (EFS knows no set-user-id on directories)", maxMode)
+	}
+	return Mode(n), nil
+}
+
+// String returns the mode as [ParseMode] reads it.
+func (m Mode) String() string { return fmt.Sprintf("%04o", uint32(m)) }
+
+// MarshalText writes the mode into a record.
+func (m Mode) MarshalText() ([]byte, error) { return []byte(m.String()), nil }
+
+// UnmarshalText reads it back.
+func (m *Mode) UnmarshalText(text []byte) (err error) {
+	*m, err = ParseMode(string(text))
+	return err
+}
+
+// What happens to a volume's data at docker volume rm.
+const (
+	RemoveKeep   = "keep"
+	RemoveTrash  = "trash"
+	RemoveDelete = "delete"
+)
+
+var (
+	// ErrNotFound reports that there is no record of that name.
+	ErrNotFound = errors.New("no such volume")
+	// ErrDamaged reports a record that cannot be read as one.
+	ErrDamaged = errors.New("its record is damaged")
+	// ErrNewer reports a record or catalogue of a later format.
+	ErrNewer = errors.New("written by a newer version of docker-volume-efs")
+)
+
+// namePattern is what Docker itself allows for local volumes, bounded so that
+// "NAME.json" and a suffix fit into a file's name.
+var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,199}$`)
+
+// CheckName tells whether a volume may have that name. The Docker Engine
+// accepts any string here, and then cannot delete it again.
+func CheckName(name string) error {
+	if namePattern.MatchString(name) {
+		return nil
+	}
+	shown := name
+	if len(shown) > 60 {
+		shown = shown[:60] + "…"
+	}
+	return fmt.Errorf("volume name %q is not allowed: use 1 to 200 of a-z A-Z 0-9 _ . - and begin with a letter or digit", shown)
+}
+
+// parseRecord reads and checks a record: what lies on the file system may have
+// been damaged, or written by somebody else.
+func parseRecord(name string, data []byte) (Record, error) {
+	var format struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(data, &format); err != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if format.Version > Version {
+		return Record{}, newer(format.Version)
+	}
+	var record Record
+	if err := json.Unmarshal(data, &record); err != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err := record.check(name); err != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return record, nil
+}
+
+func newer(version int) error {
+	return fmt.Errorf("%w (format %d, this one reads up to %d): upgrade the plugin on this host", ErrNewer, version, Version)
+}
+
+func (r Record) check(name string) error {
+	if r.Version != Version {
+		return fmt.Errorf("format %d is unknown", r.Version)
+	}
+	if r.Name != name {
+		return fmt.Errorf("it is that of volume %q", r.Name)
+	}
+	switch r.State {
+	case Creating, Ready, Removing:
+	default:
+		return fmt.Errorf("state %q is unknown", r.State)
+	}
+	if clean, err := filesystem.CleanPath(r.Path); err != nil {
+		return err
+	} else if clean != r.Path || r.Path == "/" {
+		return fmt.Errorf("path %q is not that of a volume", r.Path)
+	}
+	if r.FileSystem != "" {
+		if _, err := filesystem.Parse(r.FileSystem); err != nil {
+			return err
+		}
+	}
+	if r.Trash != "" && CheckName(r.Trash) != nil {
+		return fmt.Errorf("trash entry %q has no valid name", r.Trash)
+	}
+	if _, err := nfs.ParseOptions(r.Options.NFS.String()); err != nil {
+		return err
+	}
+	switch r.Options.Remove {
+	case RemoveKeep, RemoveTrash, RemoveDelete:
+	default:
+		return fmt.Errorf("remove policy %q is unknown", r.Options.Remove)
+	}
+	return nil
+}
+
+func (r Record) encode() ([]byte, error) {
+	data, err := json.MarshalIndent(r, "", "  ")
+	return append(data, '\n'), err
+}
