@@ -1,0 +1,279 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"syscall"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
+)
+
+// Create makes a volume, or finds that it exists already and is the one asked
+// for. It may be repeated, also after it failed half-way, and by several hosts at
+// once: one record wins. If the volume exists with other options than
+// those given, nothing is changed and the error shows the difference.
+func (d *Driver) Create(ctx context.Context, name string, given map[string]string) error {
+	return fail("create", name, d.create(ctx, name, given))
+}
+
+func (d *Driver) create(ctx context.Context, name string, given map[string]string) error {
+	if err := catalog.CheckName(name); err != nil {
+		return invalid{err}
+	}
+	w, err := parseWanted(name, given, d.options.Volume)
+	if err != nil {
+		return err
+	}
+	if d.options.Misconfigured != nil {
+		return d.options.Misconfigured
+	}
+	release, err := d.turns.take(ctx, name)
+	if err != nil {
+		return fmt.Errorf("another call is still at work on this volume: %w", err)
+	}
+	defer release()
+	f, err := d.place(ctx, name, &w)
+	if err != nil {
+		return err
+	}
+	return f.create(ctx, name, w)
+}
+
+// place chooses the file system of a volume to be created: where it is if it
+// exists, else where the options say, else home.
+func (d *Driver) place(ctx context.Context, name string, w *wanted) (*fileSystem, error) {
+	home := d.options.FileSystem
+	k, known := d.known.Get(name)
+	if !known {
+		found, err := d.discover(ctx, name)
+		if err == nil {
+			k, known = found, true
+		} else if !errors.Is(err, catalog.ErrNotFound) && !w.given["filesystem"] {
+			return nil, err
+		}
+	}
+	if known {
+		at, err := filesystem.Parse(k.FileSystem)
+		if err != nil {
+			return nil, err
+		}
+		if !w.given["filesystem"] {
+			w.fileSystem = at
+		}
+		if w.fileSystem != at {
+			return nil, d.elsewhere(ctx, w.fileSystem, k)
+		}
+		return d.fileSystem(at), nil
+	}
+	if !w.given["filesystem"] {
+		w.fileSystem = home
+	}
+	return d.fileSystem(w.fileSystem), nil
+}
+
+// elsewhere says that a volume exists on another file system than the one asked
+// for, unless both are addresses of one: then their catalogues have one id.
+func (d *Driver) elsewhere(ctx context.Context, asked filesystem.Spec, k knowledge) error {
+	id, err := withCatalog(ctx, d.fileSystem(asked), func(c *catalog.Catalog, _ *session) (string, error) {
+		return c.ID(), nil
+	})
+	if err != nil {
+		return err
+	}
+	if id == k.Catalog {
+		return nil
+	}
+	return conflict{fmt.Errorf("it exists with other options: filesystem is %q, not %q; leave the option out to use it as it is, or remove it first",
+		k.FileSystem, asked)}
+}
+
+// create agrees with all hosts on the record, makes the directory, and keeps
+// what is known.
+func (f *fileSystem) create(ctx context.Context, name string, w wanted) error {
+	location := f.spec.String()
+	type agreed struct {
+		record  catalog.Record
+		catalog string
+		fresh   bool
+	}
+	a, err := withCatalog(ctx, f, func(c *catalog.Catalog, s *session) (agreed, error) {
+		if err := c.CheckFormat(); err != nil {
+			return agreed{}, err
+		}
+		record, fresh, err := f.agree(c, s, name, w)
+		return agreed{record, c.ID(), fresh}, err
+	})
+	if err != nil {
+		return err
+	}
+	if err := w.differences(a.record, location); err != nil {
+		return err
+	}
+	if a.record.State == catalog.Creating {
+		finished, err := f.finishCreating(ctx, a.record)
+		if err != nil {
+			if a.fresh && kindOf(err) != Unavailable && ctx.Err() == nil {
+				f.giveUp(ctx, a.record)
+			}
+			return err
+		}
+		a.record = finished
+	}
+	if err := f.point(ctx, a.record, a.catalog); err != nil {
+		return err
+	}
+	return f.d.learn(map[string]knowledge{name: {Record: a.record, FileSystem: location, Catalog: a.catalog}})
+}
+
+// agree returns the volume's record, the existing one or a fresh one.
+func (f *fileSystem) agree(c *catalog.Catalog, s *session, name string, w wanted) (record catalog.Record, fresh bool, err error) {
+	record, err = c.Lookup(name)
+	switch {
+	case err == nil && record.State == catalog.Removing:
+		if err := f.finishRemoving(c, record); err != nil {
+			return catalog.Record{}, false, fmt.Errorf("finish its removal first: %w", err)
+		}
+	case err == nil:
+		return record, false, nil
+	case errors.Is(err, catalog.ErrDamaged):
+		aside, asideErr := c.SetAside(name)
+		if asideErr != nil {
+			return catalog.Record{}, false, asideErr
+		}
+		f.d.log.WithField("volume", name).Warnf("%v; it was set aside as %s/%s and is made again", err, catalog.DirName, aside)
+	case !errors.Is(err, catalog.ErrNotFound):
+		return catalog.Record{}, false, err
+	}
+	exists, err := f.adoptable(s, w.path)
+	if err != nil {
+		return catalog.Record{}, false, err
+	}
+	record = catalog.Record{
+		Version: catalog.Version, Name: name, State: catalog.Creating, Path: w.path, Options: w.options,
+		Made: !exists, Created: time.Now().UTC().Truncate(time.Second), CreatedBy: f.d.host.name,
+	}
+	if exists {
+		record.State = catalog.Ready // an existing directory is left alone
+	}
+	return c.Add(record)
+}
+
+// adoptable tells whether the directory exists already, and refuses one that
+// holds a catalogue: it would be seen in the container.
+func (f *fileSystem) adoptable(s *session, path string) (exists bool, err error) {
+	dir, err := s.base.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer dir.Close()
+	if nested, err := dir.Exists(catalog.DirName); err != nil {
+		return false, err
+	} else if nested {
+		return false, invalid{fmt.Errorf("path %s holds a catalogue of volumes (%s); give a directory beneath it", path, catalog.DirName)}
+	}
+	return true, nil
+}
+
+// giveUp takes back a record that this call has made, after its directory
+// could not be made.
+func (f *fileSystem) giveUp(ctx context.Context, record catalog.Record) {
+	_, err := withCatalog(context.WithoutCancel(ctx), f, func(c *catalog.Catalog, s *session) (struct{}, error) {
+		parent, err := s.base.Open(parentOf(record.Path))
+		if err == nil {
+			_ = parent.RemoveEmpty(baseOf(record.Path))
+			_ = parent.Close()
+		}
+		return struct{}{}, c.Drop(record.Name)
+	})
+	if err != nil {
+		f.d.log.WithField("volume", record.Name).Warnf("take back its record: %v", err)
+	}
+}
+
+// finishCreating makes the directory of a record that says "creating", on
+// whichever host comes first, and returns the record that says "ready". Each step
+// may be repeated.
+func (f *fileSystem) finishCreating(ctx context.Context, record catalog.Record) (catalog.Record, error) {
+	return withCatalog(ctx, f, func(c *catalog.Catalog, s *session) (catalog.Record, error) {
+		dir, _, err := s.base.Make(record.Path, defaultMode)
+		if err != nil {
+			return record, fmt.Errorf("make directory %s: %w", record.Path, err)
+		}
+		defer dir.Close()
+		if err := setOwner(dir, record.Options); err != nil {
+			return record, err
+		}
+		record.State = catalog.Ready
+		return record, c.Replace(record)
+	})
+}
+
+// defaultMode is what Docker's own volumes have.
+const defaultMode = 0o755
+
+// setOwner gives a new directory its owner and mode. A server that squashes root
+// makes directories for somebody else: that is said now, because later a container
+// would fail on it with less to go by.
+func setOwner(dir *tree.Dir, options catalog.Options) error {
+	var want tree.Owner
+	if options.UID != nil {
+		want.UID = *options.UID
+	}
+	if options.GID != nil {
+		want.GID = *options.GID
+	}
+	have, err := dir.Owner()
+	if err != nil {
+		return err
+	}
+	if have.UID != want.UID || have.GID != want.GID {
+		if err := dir.SetOwner(want.UID, want.GID); errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) {
+			return fmt.Errorf("the server squashes root: the directory belongs to %d:%d and cannot be given to %d:%d; "+
+				"export the file system with no_root_squash, or create the volume with -o uid=%d -o gid=%d and run the container as that user",
+				have.UID, have.GID, want.UID, want.GID, have.UID, have.GID)
+		} else if err != nil {
+			return err
+		}
+	}
+	mode := uint32(defaultMode)
+	if options.Mode != nil {
+		mode = uint32(*options.Mode)
+	}
+	return dir.SetMode(mode)
+}
+
+// point keeps a record in the home catalogue that points at a volume on another
+// file system, so that other hosts find it by its name.
+func (f *fileSystem) point(ctx context.Context, record catalog.Record, id string) error {
+	home := f.d.home()
+	if f == home {
+		return nil
+	}
+	record.FileSystem = f.spec.String()
+	_, err := withCatalog(ctx, home, func(c *catalog.Catalog, _ *session) (struct{}, error) {
+		if c.ID() == id {
+			return struct{}{}, nil // another address of home
+		}
+		current, won, err := c.Add(record)
+		if err == nil && !won && current.FileSystem != record.FileSystem {
+			err = conflict{fmt.Errorf("it exists on file system %q", locationText(current, home.spec))}
+		}
+		return struct{}{}, err
+	})
+	return err
+}
+
+func locationText(record catalog.Record, home filesystem.Spec) string {
+	if record.FileSystem == "" {
+		return home.String()
+	}
+	return record.FileSystem
+}

@@ -1,0 +1,272 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/state"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+)
+
+// Defaults of [Options].
+const (
+	// DefaultWarm is how long a volume stays mounted after its last use: each
+	// docker run mounts, unmounts and mounts again within milliseconds, and a
+	// container that is restarted comes back within seconds.
+	DefaultWarm = 10 * time.Second
+	// DefaultCheck is how often file systems and mounts are looked at.
+	DefaultCheck = 10 * time.Second
+)
+
+// Directories under Options.Data.
+const (
+	volumesDir = "volumes"
+	stateDir   = "state"
+	localDir   = "local"
+	dirMode    = 0o755
+)
+
+// Options is what a Driver is made with. Only Data is required.
+type Options struct {
+	// Data is the directory for mountpoints and state. In a managed plugin it is
+	// the propagated mount, which survives crashes and upgrades.
+	Data string
+	// FileSystem is the home file system, where volumes are unless they say
+	// otherwise; the zero value is a directory under Data.
+	FileSystem filesystem.Spec
+	// Root is the directory of each file system under which catalogue and
+	// volumes are made; empty means "/".
+	Root string
+	// Targets are the home file system's mount targets; none means that its
+	// name is looked up. The one of Zone is tried first.
+	Targets []proxy.Target
+	Zone    string
+	// Region completes the DNS name of an EFS file system known by its id.
+	Region string
+	// Volume are the defaults of volume options; empty ones mean shared
+	// access, the trash, and automatic choice of the path.
+	Volume catalog.Options
+	// Host is this host's name; empty means the kernel's.
+	Host string
+	// Misconfigured is an error in the settings. What is known is still answered,
+	// so that Docker forgets no volume; everything else fails with it.
+	Misconfigured error
+	// Warm and Check default to DefaultWarm and DefaultCheck.
+	Warm, Check time.Duration
+	// Kernel is for tests; nil means the machine's own.
+	Kernel Kernel
+}
+
+func (o *Options) setDefaults() {
+	if o.Root == "" {
+		o.Root = "/"
+	}
+	if o.Volume.Access == "" {
+		o.Volume.Access = "shared"
+	}
+	if o.Volume.Remove == "" {
+		o.Volume.Remove = catalog.RemoveTrash
+	}
+	if o.Volume.Via == "" {
+		o.Volume.Via = "auto"
+	}
+	if o.Warm == 0 {
+		o.Warm = DefaultWarm
+	}
+	if o.Check == 0 {
+		o.Check = DefaultCheck
+	}
+	if o.Kernel == nil {
+		o.Kernel = realKernel{}
+	}
+}
+
+// Driver holds the volumes of this host. Make one with [New].
+type Driver struct {
+	options Options
+	log     logrus.FieldLogger
+	kernel  Kernel
+	host    host
+	known   *state.Table[knowledge]
+	uses    uses
+	turns   turns
+
+	life context.Context // ends with Close; for work that outlives a call
+	end  context.CancelFunc
+	work sync.WaitGroup // ends soon after life
+	// stragglers wait in the kernel for a server and end only when it answers.
+	stragglers sync.WaitGroup
+
+	mu          sync.Mutex // guards the following fields; held for moments only
+	fileSystems map[string]*fileSystem
+	idle        map[string]*time.Timer
+	closed      bool
+	troubles    map[string]string // of volumes, by name
+
+	list listCache
+}
+
+// knowledge is what this host durably knows of a volume.
+type knowledge struct {
+	Record catalog.Record `json:"record"`
+	// FileSystem is where the record is, as a Spec's text.
+	FileSystem string `json:"filesystem"`
+	// Catalog is the id of the catalogue that told of the volume.
+	Catalog string `json:"catalog"`
+	// Trouble is why the record cannot be used, if it cannot.
+	Trouble string `json:"trouble,omitempty"`
+}
+
+// New reads the state of an earlier run and makes it agree with the kernel's mount
+// table. It reaches no file system; Start does that. The caller closes the
+// Driver.
+func New(options Options, log logrus.FieldLogger) (*Driver, error) {
+	options.setDefaults()
+	d := &Driver{
+		options: options, log: log, kernel: options.Kernel,
+		fileSystems: map[string]*fileSystem{}, idle: map[string]*time.Timer{}, troubles: map[string]string{},
+	}
+	d.life, d.end = context.WithCancel(context.Background())
+	if err := d.openState(); err != nil {
+		d.end()
+		return nil, err
+	}
+	if err := d.reconcile(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+func (d *Driver) openState() error {
+	for dir, mode := range map[string]os.FileMode{volumesDir: dirMode, stateDir: 0o700} {
+		if err := os.MkdirAll(filepath.Join(d.options.Data, dir), mode); err != nil {
+			return fmt.Errorf("make data directory: %w", err)
+		}
+	}
+	dir := filepath.Join(d.options.Data, stateDir)
+	var err error
+	if d.host, err = newHost(dir, d.options.Host); err != nil {
+		return err
+	}
+	var report state.Report
+	if d.known, report, err = state.Open[knowledge](filepath.Join(dir, "volumes"), state.Durable); err != nil {
+		return err
+	}
+	d.reportDamage("volumes", report)
+	if d.uses.table, report, err = state.Open[use](filepath.Join(dir, "mounts"), state.Volatile); err != nil {
+		return err
+	}
+	d.reportDamage("mounts", report)
+	return nil
+}
+
+func (d *Driver) reportDamage(table string, report state.Report) {
+	if report.Damaged > 0 {
+		d.log.Errorf("state of %s: %d damaged lines were set aside in %s; what could be read is in use, the rest is read again from the file system",
+			table, report.Damaged, report.Aside)
+	}
+}
+
+// Start begins the work in the background: to connect to the home file system,
+// to keep what is known up to date, to look after mounts.
+func (d *Driver) Start() { d.work.Go(d.watch) }
+
+// Close ends the work in the background. It unmounts nothing: running containers
+// use the volumes. Calls left behind on a dead file system are not waited for.
+func (d *Driver) Close() error {
+	d.mu.Lock()
+	d.closed = true
+	for _, timer := range d.idle {
+		timer.Stop()
+	}
+	d.mu.Unlock()
+	d.end()
+	d.work.Wait()
+	for _, f := range d.allFileSystems() {
+		f.close()
+	}
+	var err error
+	if d.known != nil {
+		err = d.known.Close()
+	}
+	if d.uses.table != nil {
+		err = errors.Join(err, d.uses.table.Close())
+	}
+	return err
+}
+
+// spawn runs f in the background, unless the Driver is closing.
+func (d *Driver) spawn(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.closed {
+		d.work.Go(f)
+	}
+}
+
+// home is the file system on which volumes are unless they say otherwise.
+func (d *Driver) home() *fileSystem { return d.fileSystem(d.options.FileSystem) }
+
+func (d *Driver) fileSystem(spec filesystem.Spec) *fileSystem {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := d.fileSystems[spec.String()]
+	if f == nil {
+		f = newFileSystem(d, spec)
+		d.fileSystems[spec.String()] = f
+	}
+	return f
+}
+
+func (d *Driver) allFileSystems() []*fileSystem {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	all := make([]*fileSystem, 0, len(d.fileSystems))
+	for _, f := range d.fileSystems {
+		all = append(all, f)
+	}
+	return all
+}
+
+// localDir is the host's directory of a local file system. The embedded default is
+// made; a named one has to exist.
+func (d *Driver) localDir(spec filesystem.Spec) (string, error) {
+	if spec.Dir != "" {
+		return spec.Dir, nil
+	}
+	dir := filepath.Join(d.options.Data, localDir)
+	return dir, os.MkdirAll(dir, dirMode)
+}
+
+// mountpoint is where Docker finds a volume.
+func (d *Driver) mountpoint(name string) string {
+	return filepath.Join(d.options.Data, volumesDir, name)
+}
+
+func (d *Driver) setTrouble(name, trouble string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if trouble == "" {
+		delete(d.troubles, name)
+		return
+	}
+	if d.troubles[name] != trouble {
+		d.log.WithField("volume", name).Warn(trouble)
+	}
+	d.troubles[name] = trouble
+}
+
+func (d *Driver) trouble(name string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.troubles[name]
+}

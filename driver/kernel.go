@@ -1,0 +1,40 @@
+package driver
+
+import (
+	"net/netip"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
+)
+
+// Kernel is what the driver asks of the kernel's mounts. The real one is
+// package mount; tests put faults in front of it.
+type Kernel interface {
+	// Open begins to mount; the result is the caller's to close.
+	Open(m mount.Mount) Root
+	// Detach unmounts target without waiting for a server.
+	Detach(target string) error
+	// Under lists what is mounted directly beneath a directory.
+	Under(dir string) (map[string]bool, error)
+}
+
+// Root is a root mount; see [mount.Root].
+type Root interface {
+	Done() <-chan struct{}
+	Err() error
+	Dir() *tree.Dir
+	Attach(dir *tree.Dir, target string, flags mount.Flags) error
+	Server() (netip.AddrPort, error)
+	Close()
+}
+
+var _ Root = (*mount.Root)(nil)
+
+// realKernel is the machine's own.
+type realKernel struct{}
+
+var _ Kernel = realKernel{}
+
+func (realKernel) Open(m mount.Mount) Root                   { return mount.Open(m) }
+func (realKernel) Detach(target string) error                { return mount.Detach(target) }
+func (realKernel) Under(dir string) (map[string]bool, error) { return mount.Under(dir) }

@@ -1,0 +1,204 @@
+package driver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+)
+
+const (
+	// unknownTimeout bounds Get of a name this host has not heard of: Docker
+	// asks every driver for each volume without a driver, so it must be short.
+	unknownTimeout = 500 * time.Millisecond
+	// listTimeout is how long List waits for news of other hosts' volumes.
+	listTimeout = 20 * time.Millisecond
+)
+
+// Summary is a volume in a list.
+type Summary struct {
+	Name       string
+	Mountpoint string
+}
+
+// listCache keeps the list between changes: with 10,000 volumes making it costs
+// more than sending it.
+type listCache struct {
+	mu         sync.Mutex // guards the following fields
+	generation uint64
+	built      bool
+	volumes    []Summary
+}
+
+func (l *listCache) invalidate() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.built = false
+	l.generation++
+}
+
+// List returns all volumes that this host knows of, sorted by name, and a
+// generation that changes whenever the list does. The slice is shared: callers do
+// not change it. It waits a moment for news of the home file system, never for a dead
+// one.
+func (d *Driver) List(ctx context.Context) (volumes []Summary, generation uint64) {
+	d.refreshSoon(ctx, listTimeout)
+	d.list.mu.Lock()
+	defer d.list.mu.Unlock()
+	if !d.list.built {
+		all := d.known.All()
+		d.list.volumes = make([]Summary, 0, len(all))
+		for name := range all {
+			d.list.volumes = append(d.list.volumes, Summary{Name: name, Mountpoint: d.mountpoint(name)})
+		}
+		slices.SortFunc(d.list.volumes, func(a, b Summary) int { return cmp.Compare(a.Name, b.Name) })
+		d.list.built = true
+	}
+	return d.list.volumes, d.list.generation
+}
+
+// Info is all about one volume.
+type Info struct {
+	Name       string
+	Mountpoint string
+	Created    time.Time // zero if not known
+	Status     map[string]any
+}
+
+// Get returns a volume from what this host durably knows, without waiting for
+// any file system. Only a name that this host has not heard of is looked up in the
+// home catalogue, for half a second at most.
+func (d *Driver) Get(ctx context.Context, name string) (Info, error) {
+	if err := catalog.CheckName(name); err != nil {
+		return Info{}, fail("get", name, catalog.ErrNotFound) // nothing can have that name
+	}
+	k, ok := d.known.Get(name)
+	if !ok {
+		var err error
+		if k, err = d.lookUpBriefly(ctx, name); err != nil {
+			return Info{}, fail("get", name, err)
+		}
+	}
+	return Info{Name: name, Mountpoint: d.mountpoint(name), Created: k.Record.Created, Status: d.status(name, k)}, nil
+}
+
+func (d *Driver) lookUpBriefly(ctx context.Context, name string) (knowledge, error) {
+	if d.options.Misconfigured != nil {
+		return knowledge{}, catalog.ErrNotFound
+	}
+	if _, trouble := d.home().health(); trouble != nil {
+		return knowledge{}, fmt.Errorf("%w: not known on this host, and %w", catalog.ErrNotFound, trouble)
+	}
+	ctx, cancel := context.WithTimeout(ctx, unknownTimeout)
+	defer cancel()
+	k, err := d.discover(ctx, name)
+	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+		err = fmt.Errorf("%w: not known on this host, and %w", catalog.ErrNotFound, err)
+	}
+	return k, err
+}
+
+// Mountpoint returns where a volume is or would be mounted.
+func (d *Driver) Mountpoint(ctx context.Context, name string) (string, error) {
+	info, err := d.Get(ctx, name)
+	return info.Mountpoint, err
+}
+
+// status is what an operator asks for, as docker volume inspect shows it.
+func (d *Driver) status(name string, k knowledge) map[string]any {
+	status := map[string]any{
+		"filesystem": k.FileSystem,
+		"path":       k.Record.Path,
+		"options":    optionTexts(k.Record.Options),
+		"created_by": k.Record.CreatedBy,
+		"host":       d.host.name,
+		"mounted":    false,
+	}
+	if k.Record.Path != "" && !k.Record.Made {
+		status["adopted"] = true
+	}
+	if u, ok := d.uses.table.Get(name); ok && u.Boot == d.host.boot {
+		status["mounted"] = true
+		status["mounted_since"] = u.Mounted.Format(time.RFC3339)
+		status["mountpoint"] = d.mountpoint(name)
+		status["mounts"] = u.Counts
+		if u.total() > 0 {
+			status["in_use_since"] = u.Since.Format(time.RFC3339)
+		}
+	}
+	d.addTransport(status, k)
+	if trouble := d.troublesOf(name, k); len(trouble) > 0 {
+		status["trouble"] = trouble
+	}
+	return status
+}
+
+func (d *Driver) addTransport(status map[string]any, k knowledge) {
+	f, err := d.fileSystemOf(k)
+	if err != nil {
+		return
+	}
+	s := f.transport(k.Record.Options.NFS).established()
+	if s == nil {
+		return
+	}
+	if f.spec.Kind == filesystem.Directory {
+		status["transport"] = "local directory"
+		return
+	}
+	status["transport"] = "NFSv4.1, direct"
+	status["nfs_client"] = f.transport(k.Record.Options.NFS).identity()
+	status["mount_target"] = s.server.String()
+	for _, target := range d.options.Targets {
+		if target.Addr == s.server {
+			status["zone"] = target.Zone
+		}
+	}
+}
+
+func (d *Driver) troublesOf(name string, k knowledge) []string {
+	var troubles []string
+	if d.options.Misconfigured != nil {
+		troubles = append(troubles, d.options.Misconfigured.Error())
+	}
+	if k.Trouble != "" {
+		troubles = append(troubles, k.Trouble)
+	}
+	if k.Record.State == catalog.Removing {
+		troubles = append(troubles, "its removal was not finished: run docker volume rm again")
+	}
+	if t := d.trouble(name); t != "" {
+		troubles = append(troubles, t)
+	}
+	if f, err := d.fileSystemOf(k); err != nil {
+		troubles = append(troubles, err.Error())
+	} else if since, trouble := f.health(); trouble != nil {
+		text := trouble.Error()
+		if hint := advice(trouble); hint != "" {
+			text += "; " + hint
+		}
+		troubles = append(troubles, fmt.Sprintf("since %s: %s", since.UTC().Format(time.RFC3339), text))
+	}
+	return troubles
+}
+
+func optionTexts(o catalog.Options) map[string]string {
+	texts := map[string]string{"access": o.Access, "remove": o.Remove, "via": o.Via}
+	for key, text := range map[string]string{
+		"uid": idText(o.UID), "gid": idText(o.GID), "mode": modeText(o.Mode), "nfs": o.NFS.String(),
+	} {
+		if text != "" {
+			texts[key] = text
+		}
+	}
+	if o.ReadOnly {
+		texts["readonly"] = "true"
+	}
+	return texts
+}

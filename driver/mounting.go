@@ -1,0 +1,196 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
+)
+
+// Mount mounts a volume for a mount ID and hands the mountpoint to deliver. If
+// deliver fails, or the context has ended before it is called, the mount does
+// not count: Docker sends no Unmount for a Mount that it gave up on. The same ID
+// may mount several times.
+func (d *Driver) Mount(ctx context.Context, name, id string, deliver func(mountpoint string) error) error {
+	if err := catalog.CheckName(name); err != nil {
+		return fail("mount", name, invalid{err})
+	}
+	release, err := d.turns.take(ctx, name)
+	if err != nil {
+		return fail("mount", name, fmt.Errorf("another call is still at work on this volume: %w", err))
+	}
+	defer release()
+	if err := d.mount(ctx, name, id); err != nil {
+		d.startIdle(name)
+		return fail("mount", name, err)
+	}
+	if err = ctx.Err(); err == nil {
+		err = deliver(d.mountpoint(name))
+	}
+	if err != nil {
+		err = errors.Join(fmt.Errorf("rolled back, the answer did not reach Docker: %w", err), d.unmount(name, id))
+		return fail("mount", name, err)
+	}
+	if err := d.uses.update(name, func(u *use) { u.Unanswered = "" }); err != nil {
+		// Docker has its answer; at worst a crash now forgets this mount's count.
+		d.log.WithField("volume", name).Errorf("mount: %v", err)
+	}
+	return nil
+}
+
+// mount brings the volume's directory to its mountpoint and counts the ID.
+func (d *Driver) mount(ctx context.Context, name, id string) error {
+	f, err := d.locate(ctx, name)
+	if err != nil {
+		return err
+	}
+	record, err := f.record(ctx, name)
+	if err != nil {
+		return err
+	}
+	switch record.State {
+	case catalog.Removing:
+		return errors.New("it is being removed: run docker volume rm again to finish that")
+	case catalog.Creating:
+		if record, err = f.finishCreating(ctx, record); err != nil {
+			return err
+		}
+	case catalog.Ready:
+	}
+	t := f.transport(record.Options.NFS)
+	dir, s, err := t.openDir(ctx, record.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("its directory %s on %s is gone: restore it there, or remove the volume: %w", record.Path, f.spec, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer s.release()
+	defer dir.Close()
+	if err := d.attach(name, s, dir, record.Options.ReadOnly); err != nil {
+		return err
+	}
+	d.setTrouble(name, "")
+	return d.count(name, id, record.Options.ReadOnly)
+}
+
+// attach has the directory at the volume's mountpoint. A mount of another
+// directory that is there (the volume was removed and made again elsewhere, the file
+// system was restored) is replaced; containers that run on it keep it.
+func (d *Driver) attach(name string, s *session, dir *tree.Dir, readOnly bool) error {
+	target := d.mountpoint(name)
+	if err := os.MkdirAll(target, dirMode); err != nil {
+		return fmt.Errorf("make mountpoint: %w", err)
+	}
+	wanted, err := dir.Identity()
+	if err != nil {
+		return err
+	}
+	if there, err := tree.IdentityOf(target); err == nil && there == wanted && d.isAttached(name, readOnly) {
+		return nil
+	}
+	if err := d.kernel.Detach(target); err != nil {
+		return err
+	}
+	if err := s.root.Attach(dir, target, mount.Flags{ReadOnly: readOnly}); err != nil {
+		return err
+	}
+	return d.uses.update(name, func(u *use) {
+		u.Boot, u.Mounted, u.ReadOnly = d.host.boot, time.Now().UTC(), readOnly
+	})
+}
+
+// isAttached tells whether the volume was attached by us with that flag. A
+// local directory's own mountpoint could else be taken for its mount.
+func (d *Driver) isAttached(name string, readOnly bool) bool {
+	u, ok := d.uses.table.Get(name)
+	return ok && u.Boot == d.host.boot && u.ReadOnly == readOnly
+}
+
+func (d *Driver) count(name, id string, readOnly bool) error {
+	d.stopIdle(name)
+	return d.uses.update(name, func(u *use) {
+		if u.total() == 0 {
+			u.Since = time.Now().UTC()
+		}
+		u.Boot, u.ReadOnly = d.host.boot, readOnly
+		u.Counts[id]++
+		u.Unanswered = id
+	})
+}
+
+// Unmount takes one mount of an ID away. It never waits for a file system or for
+// another call. An unknown ID or volume is no error: it is not mounted.
+func (d *Driver) Unmount(name, id string) error {
+	if err := catalog.CheckName(name); err != nil {
+		return fail("unmount", name, invalid{err})
+	}
+	return fail("unmount", name, d.unmount(name, id))
+}
+
+func (d *Driver) unmount(name, id string) error {
+	left, changed, err := d.uses.release(name, id)
+	if err != nil {
+		return err
+	}
+	if changed && left == 0 {
+		d.startIdle(name)
+	}
+	return nil
+}
+
+// startIdle has the volume detached after the warm time, unless it is used
+// again.
+func (d *Driver) startIdle(name string) {
+	if u, ok := d.uses.table.Get(name); !ok || u.total() > 0 {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed || d.idle[name] != nil {
+		return
+	}
+	d.idle[name] = time.AfterFunc(d.options.Warm, func() { d.spawn(func() { d.detachIdle(name) }) })
+}
+
+func (d *Driver) stopIdle(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if timer := d.idle[name]; timer != nil {
+		timer.Stop()
+		delete(d.idle, name)
+	}
+}
+
+func (d *Driver) detachIdle(name string) {
+	release, err := d.turns.take(d.life, name)
+	if err != nil {
+		return // closing
+	}
+	defer release()
+	d.stopIdle(name)
+	if err := d.detach(name, false); err != nil {
+		d.log.WithField("volume", name).Errorf("detach: %v", err)
+	}
+}
+
+// detach unmounts a volume that is not used, or in any case if forced. The
+// caller has the volume's turn.
+func (d *Driver) detach(name string, force bool) error {
+	if u, ok := d.uses.table.Get(name); ok && !force && u.total() > 0 {
+		return nil
+	}
+	target := d.mountpoint(name)
+	if err := d.kernel.Detach(target); err != nil {
+		return err
+	}
+	// Only an empty directory goes; one with content was not ours.
+	_ = os.Remove(target)
+	return d.uses.forget(name, force)
+}

@@ -1,0 +1,214 @@
+package driver
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/nfs"
+)
+
+// wanted is what a Create asks for, complete with defaults.
+type wanted struct {
+	given      map[string]bool // the options that the caller named
+	fileSystem filesystem.Spec // of "filesystem", if given
+	path       string
+	options    catalog.Options
+}
+
+// option reads one volume option.
+type option struct {
+	name  string
+	parse func(w *wanted, value string) error
+}
+
+// options are all volume options, in the order of the documentation.
+func options() []option {
+	return []option{
+		{"filesystem", parseFileSystem},
+		{"path", parsePath},
+		{"uid", func(w *wanted, v string) (err error) { w.options.UID, err = parseID(v); return err }},
+		{"gid", func(w *wanted, v string) (err error) { w.options.GID, err = parseID(v); return err }},
+		{"mode", func(w *wanted, v string) (err error) { w.options.Mode, err = parseMode(v); return err }},
+		{"access", func(w *wanted, v string) (err error) { w.options.Access, err = Access(v); return err }},
+		{"remove", func(w *wanted, v string) (err error) { w.options.Remove, err = RemovePolicy(v); return err }},
+		{"readonly", func(w *wanted, v string) (err error) { w.options.ReadOnly, err = parseBool(v); return err }},
+		{"via", func(w *wanted, v string) (err error) { w.options.Via, err = Via(v); return err }},
+		{"tls", func(_ *wanted, v string) error { return Off(v) }},
+		{"iam", func(_ *wanted, v string) error { return Off(v) }},
+		{"accesspoint", func(_ *wanted, v string) error { return NoAccessPoint(v) }},
+		{"nfs", func(w *wanted, v string) (err error) { w.options.NFS, err = nfs.ParseOptions(v); return err }},
+	}
+}
+
+// parseWanted checks a volume's options. Its errors name the option, the value
+// and what is allowed.
+func parseWanted(name string, given map[string]string, defaults catalog.Options) (wanted, error) {
+	w := wanted{given: map[string]bool{}, path: "/" + name, options: defaults}
+	known := options()
+	for key, value := range given {
+		i := slices.IndexFunc(known, func(o option) bool { return o.name == key })
+		if i < 0 {
+			return wanted{}, invalid{fmt.Errorf("option %q is unknown; allowed: %s", key, optionNames(known))}
+		}
+		if err := known[i].parse(&w, value); err != nil {
+			return wanted{}, invalid{fmt.Errorf("option %s=%q: %w", key, value, err)}
+		}
+		w.given[key] = true
+	}
+	return w, nil
+}
+
+func optionNames(known []option) string {
+	names := make([]string, len(known))
+	for i, o := range known {
+		names[i] = o.name
+	}
+	return strings.Join(names, ", ")
+}
+
+func parseFileSystem(w *wanted, value string) (err error) {
+	w.fileSystem, err = filesystem.Parse(value)
+	return err
+}
+
+func parsePath(w *wanted, value string) error {
+	clean, err := filesystem.CleanPath(value)
+	if err != nil {
+		return fmt.Errorf("%w; allowed: an absolute path under the file system's root, such as /apps/data", err)
+	}
+	if clean == "/" {
+		return errors.New("the root itself cannot be a volume, it holds the catalogue; name a directory beneath it")
+	}
+	for component := range strings.SplitSeq(clean, "/") {
+		if component == catalog.DirName {
+			return fmt.Errorf("%s is the catalogue and cannot be a volume", catalog.DirName)
+		}
+	}
+	w.path = clean
+	return nil
+}
+
+func parseID(value string) (*uint32, error) {
+	// 2^32-1 means "leave alone" to chown(2).
+	n, err := strconv.ParseUint(value, 10, 32)
+	if err != nil || n == 1<<32-1 {
+		return nil, errors.New("allowed: a number from 0 to 4294967294")
+	}
+	id := uint32(n)
+	return &id, nil
+}
+
+func parseMode(value string) (*catalog.Mode, error) {
+	mode, err := catalog.ParseMode(value)
+	if err != nil {
+		return nil, err
+	}
+	return &mode, nil
+}
+
+func parseBool(value string) (bool, error) {
+	switch strings.ToLower(value) {
+	case "true", "1", "on", "yes", "":
+		return true, nil
+	case "false", "0", "off", "no":
+		return false, nil
+	}
+	return false, errors.New("allowed: true, false")
+}
+
+// Access checks the option "access" and the setting EFS_ACCESS.
+func Access(value string) (string, error) {
+	switch value {
+	case "shared":
+		return value, nil
+	case "exclusive":
+		return "", errors.New("exclusive access is not in this version yet; allowed: shared")
+	}
+	return "", errors.New("allowed: shared")
+}
+
+// RemovePolicy checks the option "remove" and the setting EFS_REMOVE.
+func RemovePolicy(value string) (string, error) {
+	switch value {
+	case catalog.RemoveKeep, catalog.RemoveTrash, catalog.RemoveDelete:
+		return value, nil
+	}
+	return "", errors.New("allowed: keep, trash, delete")
+}
+
+// Via checks the option "via" and the setting EFS_VIA.
+func Via(value string) (string, error) {
+	switch value {
+	case "auto", "direct":
+		return value, nil
+	case "relay":
+		return "", errors.New("the relay is not in this version yet; allowed: auto, direct")
+	}
+	return "", errors.New("allowed: auto, direct")
+}
+
+// Off checks options and settings that ask for TLS or IAM. A plain mount must
+// never stand in for a protected one, so asking for it is an error.
+func Off(value string) error {
+	if on, err := parseBool(value); err == nil && !on {
+		return nil
+	}
+	return errors.New("TLS and IAM are not in this version yet; allowed: off")
+}
+
+// NoAccessPoint checks the option "accesspoint" and the setting EFS_ACCESS_POINT.
+func NoAccessPoint(value string) error {
+	if value == "" {
+		return nil
+	}
+	return errors.New("access points are not in this version yet; leave it out")
+}
+
+// differences says how an existing volume differs from what was asked. Options that
+// the caller did not name do not count: whoever only knows the name gets the
+// volume as it is.
+func (w wanted) differences(record catalog.Record, location string) error {
+	have := record.Options
+	pairs := []struct{ name, have, want string }{
+		{"filesystem", location, w.fileSystem.String()},
+		{"path", record.Path, w.path},
+		{"uid", idText(have.UID), idText(w.options.UID)},
+		{"gid", idText(have.GID), idText(w.options.GID)},
+		{"mode", modeText(have.Mode), modeText(w.options.Mode)},
+		{"access", have.Access, w.options.Access},
+		{"remove", have.Remove, w.options.Remove},
+		{"readonly", strconv.FormatBool(have.ReadOnly), strconv.FormatBool(w.options.ReadOnly)},
+		{"via", have.Via, w.options.Via},
+		{"nfs", have.NFS.String(), w.options.NFS.String()},
+	}
+	var different []string
+	for _, p := range pairs {
+		if w.given[p.name] && p.have != p.want {
+			different = append(different, fmt.Sprintf("%s is %q, not %q", p.name, p.have, p.want))
+		}
+	}
+	if different == nil {
+		return nil
+	}
+	return conflict{fmt.Errorf("it exists with other options: %s; leave these options out to use it as it is, or remove it first",
+		strings.Join(different, ", "))}
+}
+
+func idText(id *uint32) string {
+	if id == nil {
+		return ""
+	}
+	return strconv.FormatUint(uint64(*id), 10)
+}
+
+func modeText(mode *catalog.Mode) string {
+	if mode == nil {
+		return ""
+	}
+	return mode.String()
+}

@@ -1,0 +1,329 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/nfs"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+)
+
+const (
+	// pingTimeout bounds the question whether one address answers. A mount
+	// target in another zone answers within milliseconds; three lost SYNs take
+	// 7 s, and then nothing would be left of a call's budget for another target.
+	pingTimeout = 4 * time.Second
+	// resolveTimeout bounds the look-up of a server's name.
+	resolveTimeout = 5 * time.Second
+)
+
+// transport is one kernel NFS client of one file system: the root mount, from
+// which volumes are cloned. Its zero mount is made at first use.
+type transport struct {
+	fs      *fileSystem
+	options nfs.Options
+
+	mu      sync.Mutex // guards the following fields; never held over a mount
+	attempt *attempt
+}
+
+// attempt is one try to mount. A mount cannot be taken back, so whoever comes
+// while one is under way waits for the same.
+type attempt struct {
+	done    chan struct{}
+	session *session // set before done is closed, if err is nil
+	err     error
+}
+
+// session is a mounted root with its directories open. Calls that use it hold a
+// reference, so that no descriptor is closed under a call that was left behind.
+type session struct {
+	root   Root
+	base   *tree.Dir // the directory EFS_ROOT
+	server netip.AddrPort
+	since  time.Time
+
+	mu      sync.Mutex // guards the following fields
+	users   int
+	retired bool
+	closed  bool
+	catalog *catalog.Catalog // opened at first use
+}
+
+// use takes a reference; false means that the session is closed already.
+func (s *session) use() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.users++
+	return true
+}
+
+func (s *session) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users--
+	s.closeIfUnused()
+}
+
+// retire closes the session as soon as nobody uses it.
+func (s *session) retire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retired = true
+	s.closeIfUnused()
+}
+
+func (s *session) closeIfUnused() {
+	if !s.retired || s.users > 0 || s.closed {
+		return
+	}
+	s.closed = true
+	if s.catalog != nil {
+		s.catalog.Close()
+	}
+	_ = s.base.Close()
+	s.root.Close()
+}
+
+// openCatalog returns the session's catalogue. Two calls may open it at the
+// same moment; the second one's is closed again.
+func (s *session) openCatalog(host string) (*catalog.Catalog, error) {
+	s.mu.Lock()
+	c := s.catalog
+	s.mu.Unlock()
+	if c != nil {
+		return c, nil
+	}
+	opened, err := catalog.Open(s.base, host)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.catalog != nil {
+		opened.Close()
+		return s.catalog, nil
+	}
+	s.catalog = opened
+	return opened, nil
+}
+
+// connect returns the transport's session, mounting if need be. It waits no
+// longer than the context; a mount under way goes on, and the next call finds it.
+func (t *transport) connect(ctx context.Context) (*session, error) {
+	t.mu.Lock()
+	if t.attempt == nil {
+		t.attempt = &attempt{done: make(chan struct{})}
+		t.fs.d.work.Go(func() { t.try(t.attempt) })
+	}
+	current := t.attempt
+	t.mu.Unlock()
+	select {
+	case <-current.done:
+		return current.session, current.err
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return nil, ctx.Err()
+		}
+		return nil, fmt.Errorf("file system %s: the mount is not finished; it is still being tried: %w", t.fs.spec, errSilent)
+	}
+}
+
+// try makes the attempt, and forgets it if it failed so that the next call
+// tries again.
+func (t *transport) try(current *attempt) {
+	session, err := t.open(t.fs.d.life)
+	if err != nil {
+		err = fmt.Errorf("file system %s: %w", t.fs.spec, err)
+		t.mu.Lock()
+		t.attempt = nil
+		t.mu.Unlock()
+	}
+	t.fs.note(err)
+	current.session, current.err = session, err
+	close(current.done)
+}
+
+// reset gives a session up, so that the next call mounts anew. Volumes that
+// were cloned from it stay.
+func (t *transport) reset(old *session) {
+	t.mu.Lock()
+	if t.attempt != nil && t.attempt.session == old {
+		t.attempt = nil
+	}
+	t.mu.Unlock()
+	old.retire()
+}
+
+// established returns the session if there is one, without waiting.
+func (t *transport) established() *session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.attempt == nil {
+		return nil
+	}
+	select {
+	case <-t.attempt.done:
+		return t.attempt.session
+	default:
+		return nil
+	}
+}
+
+func (t *transport) open(ctx context.Context) (*session, error) {
+	if t.fs.spec.Kind == filesystem.Directory {
+		dir, err := t.fs.d.localDir(t.fs.spec)
+		if err != nil {
+			return nil, err
+		}
+		return t.mount(ctx, mount.Mount{Type: "bind", Source: dir, Host: t.identity()})
+	}
+	server, err := t.fs.findServer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	client, err := localAddress(server)
+	if err != nil {
+		return nil, err
+	}
+	return t.mount(ctx, mount.Mount{
+		Type: "nfs4", Source: sourceOf(server.Addr(), t.fs.spec.Export), Host: t.identity(),
+		Options: t.options.Kernel(server, client), ReadAheadKiB: nfs.ReadAheadKiB,
+	})
+}
+
+func sourceOf(server netip.Addr, export string) string {
+	if server.Is6() {
+		return "[" + server.String() + "]:" + export
+	}
+	return server.String() + ":" + export
+}
+
+// identity is the NFS client's identity of this transport.
+func (t *transport) identity() string {
+	return t.fs.d.host.identity(t.fs.spec.String() + " " + t.options.String())
+}
+
+func (t *transport) mount(ctx context.Context, m mount.Mount) (*session, error) {
+	root := t.fs.d.kernel.Open(m)
+	select {
+	case <-root.Done():
+	case <-ctx.Done():
+		root.Close()
+		return nil, ctx.Err()
+	}
+	if err := root.Err(); err != nil {
+		root.Close()
+		return nil, explainMount(err, t.fs.spec)
+	}
+	session, err := t.openSession(root)
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return session, nil
+}
+
+func explainMount(err error, spec filesystem.Spec) error {
+	switch {
+	case errors.Is(err, syscall.ENOENT) && spec.Kind == filesystem.Directory:
+		return fmt.Errorf("%w: the directory does not exist on this host: make it first", err)
+	case errors.Is(err, syscall.ENOENT):
+		return fmt.Errorf("%w: the server has no export %s: check the path", err, spec.Export)
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
+		return fmt.Errorf("%w: the server refuses this host: check the export's list of clients, or the file system's policy", err)
+	case errors.Is(err, syscall.EPROTONOSUPPORT), errors.Is(err, syscall.EPROTO):
+		return fmt.Errorf("%w: the server does not offer NFSv4.1", err)
+	}
+	return err
+}
+
+func (t *transport) openSession(root Root) (*session, error) {
+	server, err := root.Server()
+	if err != nil {
+		return nil, err
+	}
+	base, _, err := root.Dir().Make(t.fs.d.options.Root, dirMode)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", t.fs.d.options.Root, err)
+	}
+	return &session{root: root, base: base, server: server, since: time.Now()}, nil
+}
+
+// findServer returns the first address that answers: of the static mount
+// targets, the home zone's first, or of the server's name.
+func (f *fileSystem) findServer(ctx context.Context) (netip.AddrPort, error) {
+	targets, err := f.targets(ctx)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	var failures []error
+	for _, target := range targets {
+		ping, cancel := context.WithTimeout(ctx, pingTimeout)
+		_, err := proxy.Ping(ping, target.Addr)
+		cancel()
+		if err == nil {
+			return target.Addr, nil
+		}
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("mount target %s: %w (nothing within %v)", target, errSilent, pingTimeout)
+		}
+		failures = append(failures, err)
+	}
+	return netip.AddrPort{}, oneLine(failures)
+}
+
+// oneLine joins errors into one line, keeping what they wrap.
+func oneLine(errs []error) error {
+	joined := errs[0]
+	for _, err := range errs[1:] {
+		joined = fmt.Errorf("%w, %w", joined, err)
+	}
+	return joined
+}
+
+func (f *fileSystem) targets(ctx context.Context) ([]proxy.Target, error) {
+	if f == f.d.home() && len(f.d.options.Targets) > 0 {
+		return proxy.HomeFirst(f.d.options.Targets, f.d.options.Zone), nil
+	}
+	name, err := f.spec.ServerName(f.d.options.Region)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
+	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
+	if err != nil {
+		return nil, fmt.Errorf("look up %s: %w", name, err)
+	}
+	targets := make([]proxy.Target, len(addresses))
+	for i, address := range addresses {
+		targets[i].Addr = netip.AddrPortFrom(address.Unmap(), f.spec.Port)
+	}
+	return targets, nil
+}
+
+// localAddress is this host's address on the way to a server. Nothing is sent:
+// connecting a datagram socket only asks for the route.
+func localAddress(server netip.AddrPort) (netip.Addr, error) {
+	conn, err := net.Dial("udp", server.String())
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer conn.Close()
+	local, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	return local.Addr(), err
+}
