@@ -1,0 +1,48 @@
+// Command docker-volume-efs gives Docker containers volumes on Amazon EFS and
+// other NFSv4.1 file systems. As a managed plugin it runs "serve"; the other commands are for
+// people at a terminal. docker-volume-efs --help tells more.
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the build (-ldflags -X main.version=…).
+var version = "dev"
+
+// Exit statuses: of a command that found trouble, and of one that was used wrong.
+const (
+	exitTrouble = 1
+	exitUsage   = 2
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	status := exitUsage
+	root := &cobra.Command{
+		Use:   "docker-volume-efs",
+		Short: "Docker volumes on Amazon EFS and other NFSv4.1 file systems",
+		Long: `docker-volume-efs gives Docker containers volumes on Amazon EFS and other
+NFSv4.1 file systems. A volume is a directory of the file system; it is found by
+its name on every host, with its data.
+
+Usually it runs as a managed Docker plugin and nobody calls it by hand:
+
+  docker plugin install …/efs EFS_FILESYSTEM=fs-0123456789abcdef0
+  docker volume create -d efs pgdata
+  docker run -v pgdata:/var/lib/postgresql/data postgres`,
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(serveCommand(&status), statusCommand(&status))
+	if err := root.Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, "docker-volume-efs:", err)
+		return status
+	}
+	return 0
+}

@@ -1,0 +1,104 @@
+package plugin
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+)
+
+// Settings are what docker plugin set can change, read from the environment.
+// Defaults are here and not in config.json: after docker plugin upgrade Docker
+// keeps the old settings and adds no new ones.
+type Settings struct {
+	Driver   driver.Options
+	LogLevel logrus.Level
+}
+
+// setting reads one environment variable; it is not called for an empty value.
+type setting struct {
+	name  string
+	parse func(s *Settings, value string) error
+}
+
+func settings() []setting {
+	return []setting{
+		{"EFS_FILESYSTEM", func(s *Settings, v string) (err error) {
+			s.Driver.FileSystem, err = filesystem.Parse(v)
+			return err
+		}},
+		{"EFS_ROOT", func(s *Settings, v string) (err error) {
+			s.Driver.Root, err = filesystem.CleanPath(v)
+			return err
+		}},
+		{"EFS_VIA", func(s *Settings, v string) (err error) {
+			s.Driver.Volume.Via, err = driver.Via(v)
+			return err
+		}},
+		{"EFS_ZONE", func(s *Settings, v string) error {
+			s.Driver.Zone = v
+			return nil
+		}},
+		{"EFS_TARGETS", func(s *Settings, v string) (err error) {
+			s.Driver.Targets, err = proxy.ParseTargets(v)
+			return err
+		}},
+		{"EFS_TLS", func(_ *Settings, v string) error { return driver.Off(v) }},
+		{"EFS_IAM", func(_ *Settings, v string) error { return driver.Off(v) }},
+		{"EFS_ACCESS_POINT", func(_ *Settings, v string) error { return driver.NoAccessPoint(v) }},
+		{"EFS_ACCESS", func(s *Settings, v string) (err error) {
+			s.Driver.Volume.Access, err = driver.Access(v)
+			return err
+		}},
+		{"EFS_REMOVE", func(s *Settings, v string) (err error) {
+			s.Driver.Volume.Remove, err = driver.RemovePolicy(v)
+			return err
+		}},
+		{"EFS_HTTP", func(*Settings, string) error {
+			return errors.New("metrics and the status page are not in this version yet; leave it empty")
+		}},
+		{"EFS_LOG_LEVEL", func(s *Settings, v string) (err error) {
+			s.LogLevel, err = logLevel(v)
+			return err
+		}},
+		{"AWS_REGION", func(s *Settings, v string) error {
+			s.Driver.Region = v
+			return nil
+		}},
+	}
+}
+
+func logLevel(value string) (logrus.Level, error) {
+	switch value {
+	case "debug", "info", "warn", "error":
+		return logrus.ParseLevel(value)
+	}
+	return logrus.InfoLevel, errors.New("allowed: debug, info, warn, error")
+}
+
+// ReadSettings reads all settings. An error does not stop the plugin: Docker
+// would switch it off and show its users nothing. It is in Driver.Misconfigured,
+// which every call that needs the settings then fails with.
+func ReadSettings(getenv func(string) string) Settings {
+	s := Settings{LogLevel: logrus.InfoLevel}
+	var wrong []string
+	for _, one := range settings() {
+		value := strings.TrimSpace(getenv(one.name))
+		if value == "" {
+			continue
+		}
+		if err := one.parse(&s, value); err != nil {
+			wrong = append(wrong, fmt.Sprintf("setting %s=%q: %v", one.name, value, err))
+		}
+	}
+	if wrong != nil {
+		s.Driver.Misconfigured = errors.New(strings.Join(wrong, "; ") +
+			"; change it: docker plugin disable -f NAME, docker plugin set NAME KEY=VALUE, docker plugin enable NAME")
+	}
+	return s
+}
