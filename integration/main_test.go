@@ -1,0 +1,97 @@
+//go:build integration
+
+package integration
+
+import (
+	"cmp"
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/integration/lab"
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(lab.Main(closing{m}, func(ctx context.Context) error {
+		return lab.Prepare(ctx, suite(), os.Stderr)
+	}))
+}
+
+// suite is the Debian release of the hosts in this run.
+func suite() string { return cmp.Or(os.Getenv("LAB_SUITE"), lab.Suites()[0]) }
+
+// closing runs the tests and then ends the lab that they shared.
+type closing struct{ m *testing.M }
+
+func (c closing) Run() int {
+	code := c.m.Run()
+	if shared.lab != nil {
+		shared.lab.Close()
+	}
+	return code
+}
+
+// shared is the lab of this run: hosts take seconds to start, so tests share them
+// and put back what they change.
+var shared struct {
+	once sync.Once
+	lab  *lab.Lab
+	err  error
+}
+
+// hosts returns the lab with host-a and host-b, started by the first test that
+// asks. A test that fails afterwards leaves the hosts' and the server's logs among
+// its artifacts (go test -artifacts) and their ends in its output.
+func hosts(t *testing.T) *lab.Lab {
+	t.Helper()
+	shared.once.Do(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+		defer cancel()
+		shared.lab, shared.err = lab.Start(ctx, lab.Options{Suite: suite(), Log: os.Stderr})
+	})
+	if shared.err != nil {
+		t.Fatalf("start the test hosts: %v", shared.err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			dump(t, shared.lab)
+		}
+	})
+	return shared.lab
+}
+
+func dump(t *testing.T, l *lab.Lab) {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	defer cancel()
+	record(t, "nfs.log", l.Server.Log())
+	for _, h := range l.Hosts() {
+		record(t, h.Name()+"-console.log", h.Console())
+		engine, err := h.Run(ctx, "cat /run/dockerd.log; dmesg | tail -n 30; grep nfs /proc/mounts")
+		if err != nil {
+			engine += "\n" + err.Error()
+		}
+		record(t, h.Name()+"-engine.log", engine)
+	}
+}
+
+func record(t *testing.T, name, text string) {
+	if err := os.WriteFile(filepath.Join(t.ArtifactDir(), name), []byte(text), 0o644); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%s ends:\n%s", name, text[max(0, len(text)-2500):])
+}
+
+// run runs a line of shell on a host and fails the test if the command fails.
+func run(t *testing.T, h *lab.Host, line string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	out, err := h.Run(ctx, line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
