@@ -66,7 +66,10 @@ func (d *Driver) place(ctx context.Context, name string, w *wanted) (*fileSystem
 			w.fileSystem = at
 		}
 		if w.fileSystem != at {
-			return nil, d.elsewhere(ctx, w.fileSystem, k)
+			if err := d.sameCatalog(ctx, w.fileSystem, at); err != nil {
+				return nil, err
+			}
+			w.fileSystem = at
 		}
 		return d.fileSystem(at), nil
 	}
@@ -76,20 +79,24 @@ func (d *Driver) place(ctx context.Context, name string, w *wanted) (*fileSystem
 	return d.fileSystem(w.fileSystem), nil
 }
 
-// elsewhere says that a volume exists on another file system than the one asked
-// for, unless both are addresses of one: then their catalogues have one id.
-func (d *Driver) elsewhere(ctx context.Context, asked filesystem.Spec, k knowledge) error {
-	id, err := withCatalog(ctx, d.fileSystem(asked), func(c *catalog.Catalog, _ *session) (string, error) {
-		return c.ID(), nil
-	})
-	if err != nil {
-		return err
+// sameCatalog fails if a volume was asked for on another file system than the one
+// it is on. Two addresses of one file system are the same: they show one catalogue.
+func (d *Driver) sameCatalog(ctx context.Context, asked, at filesystem.Spec) error {
+	var ids [2]string
+	for i, spec := range []filesystem.Spec{asked, at} {
+		id, err := withCatalog(ctx, d.fileSystem(spec), func(c *catalog.Catalog, _ *session) (string, error) {
+			return c.ID(), nil
+		})
+		if err != nil {
+			return err
+		}
+		ids[i] = id
 	}
-	if id == k.Catalog {
+	if ids[0] == ids[1] {
 		return nil
 	}
 	return conflict{fmt.Errorf("it exists with other options: filesystem is %q, not %q; leave the option out to use it as it is, or remove it first",
-		k.FileSystem, asked)}
+		at, asked)}
 }
 
 // create agrees with all hosts on the record, makes the directory, and keeps
@@ -124,10 +131,14 @@ func (f *fileSystem) create(ctx context.Context, name string, w wanted) error {
 		}
 		a.record = finished
 	}
-	if err := f.point(ctx, a.record, a.catalog); err != nil {
+	home, err := f.point(ctx, a.record, a.catalog)
+	if err != nil {
 		return err
 	}
-	return f.d.learn(map[string]knowledge{name: {Record: a.record, FileSystem: location, Catalog: a.catalog}})
+	if home == a.catalog {
+		location = f.d.home().spec.String()
+	}
+	return f.d.learn(map[string]knowledge{name: {Record: a.record, FileSystem: location, Catalog: home}})
 }
 
 // agree returns the volume's record, the existing one or a fresh one.
@@ -251,24 +262,24 @@ func setOwner(dir *tree.Dir, options catalog.Options) error {
 }
 
 // point keeps a record in the home catalogue that points at a volume on another
-// file system, so that other hosts find it by its name.
-func (f *fileSystem) point(ctx context.Context, record catalog.Record, id string) error {
+// file system, so that other hosts find it by its name, and returns the home
+// catalogue's id.
+func (f *fileSystem) point(ctx context.Context, record catalog.Record, id string) (homeID string, err error) {
 	home := f.d.home()
 	if f == home {
-		return nil
+		return id, nil
 	}
 	record.FileSystem = f.spec.String()
-	_, err := withCatalog(ctx, home, func(c *catalog.Catalog, _ *session) (struct{}, error) {
+	return withCatalog(ctx, home, func(c *catalog.Catalog, _ *session) (string, error) {
 		if c.ID() == id {
-			return struct{}{}, nil // another address of home
+			return id, nil // another address of home
 		}
 		current, won, err := c.Add(record)
 		if err == nil && !won && current.FileSystem != record.FileSystem {
 			err = conflict{fmt.Errorf("it exists on file system %q", locationText(current, home.spec))}
 		}
-		return struct{}{}, err
+		return c.ID(), err
 	})
-	return err
 }
 
 func locationText(record catalog.Record, home filesystem.Spec) string {

@@ -120,7 +120,8 @@ type knowledge struct {
 	Record catalog.Record `json:"record"`
 	// FileSystem is where the record is, as a Spec's text.
 	FileSystem string `json:"filesystem"`
-	// Catalog is the id of the catalogue that told of the volume.
+	// Catalog is the id of the catalogue that lists the volume: the home file
+	// system's, when the volume was learned of.
 	Catalog string `json:"catalog"`
 	// Trouble is why the record cannot be used, if it cannot.
 	Trouble string `json:"trouble,omitempty"`

@@ -74,7 +74,7 @@ func (f *fileSystem) removeRecord(c *catalog.Catalog, name string) (condemned bo
 		return false, err
 	}
 	if record.State != catalog.Removing {
-		keep, err := f.keepsData(c, record)
+		keep, err := f.keepsData(record)
 		if err != nil {
 			return false, err
 		}
@@ -105,13 +105,13 @@ func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record) e
 
 // keepsData tells whether a volume's directory stays when the volume is
 // removed, and refuses to take other volumes' directories with it.
-func (f *fileSystem) keepsData(c *catalog.Catalog, record catalog.Record) (bool, error) {
+func (f *fileSystem) keepsData(record catalog.Record) (bool, error) {
 	if record.Options.Remove == catalog.RemoveKeep || !record.Made {
 		return true, nil
 	}
 	for name, other := range f.d.known.All() {
 		switch {
-		case name == record.Name || other.Catalog != c.ID():
+		case name == record.Name || other.FileSystem != f.spec.String():
 		case other.Record.Path == record.Path:
 			f.d.log.WithField("volume", record.Name).Infof("its directory %s stays: volume %q has the same", record.Path, name)
 			return true, nil

@@ -64,7 +64,8 @@ func Open(root *tree.Dir, host string) (*Catalog, error) {
 
 func (c *Catalog) open() error {
 	// The format first: a later one may have other directories.
-	if err := c.CheckFormat(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	f, err := c.readFormat()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	for _, name := range []string{tmpDir, volumesDir, trashDir, deletingDir} {
@@ -74,13 +75,16 @@ func (c *Catalog) open() error {
 		}
 		c.dirs[name] = dir
 	}
-	if c.id != "" {
-		return nil
+	if f.ID == "" {
+		if err := c.writeFormat(); err != nil {
+			return err
+		}
+		if f, err = c.readFormat(); err != nil {
+			return err
+		}
 	}
-	if err := c.writeFormat(); err != nil {
-		return err
-	}
-	return c.CheckFormat()
+	c.id = f.ID
+	return nil
 }
 
 func (c *Catalog) writeFormat() error {
@@ -100,19 +104,23 @@ func (c *Catalog) writeFormat() error {
 // CheckFormat reads the catalogue's format again: a host with a newer plugin
 // may have changed it since.
 func (c *Catalog) CheckFormat() error {
+	_, err := c.readFormat()
+	return err
+}
+
+func (c *Catalog) readFormat() (format, error) {
 	data, err := c.base.ReadFile(formatFile)
 	if err != nil {
-		return err
+		return format{}, err
 	}
 	var f format
-	if err := json.Unmarshal(data, &f); err != nil {
-		return fmt.Errorf("%s is damaged (%w): restore it, or move it away to have it made again", formatFile, err)
+	if err := json.Unmarshal(data, &f); err != nil || f.ID == "" {
+		return format{}, fmt.Errorf("%s/%s is damaged: restore it, or move it away to have it made again", DirName, formatFile)
 	}
 	if f.Version > Version {
-		return newer(f.Version)
+		return format{}, newer(f.Version)
 	}
-	c.id = f.ID
-	return nil
+	return f, nil
 }
 
 // ID is the catalogue's own id: two addresses of one file system show the same.

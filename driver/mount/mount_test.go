@@ -2,42 +2,18 @@ package mount_test
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/mount/mounttest"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 )
 
-// inNamespaces marks the copy of the test binary that runs as root of user, mount and
-// network namespaces of its own, where it may mount without being root.
-const inNamespaces = "MOUNT_TEST_IN_NAMESPACES"
-
-func TestMain(m *testing.M) {
-	if os.Getenv(inNamespaces) != "" {
-		goleak.VerifyTestMain(m)
-		return
-	}
-	command := exec.Command("/proc/self/exe", os.Args[1:]...)
-	command.Env = append(os.Environ(), inNamespaces+"=1")
-	command.Stdout, command.Stderr = os.Stdout, os.Stderr
-	command.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-	}
-	if err := command.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "tests in a user namespace:", err)
-		os.Exit(1)
-	}
-}
+func TestMain(m *testing.M) { mounttest.Main(m) }
 
 // bind opens a root of a fresh local directory with the given sub-directories.
 func bind(t *testing.T, subdirs ...string) (root *mount.Root, source string) {

@@ -1,0 +1,227 @@
+package driver_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver"
+)
+
+// trash are the entries of the trash, by the directories that hold data.
+func trash(t *testing.T, shared string) []string {
+	t.Helper()
+	entries, err := filepath.Glob(filepath.Join(shared, ".docker-volume-efs/trash/*/data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entries
+}
+
+func (h *testHost) remove(name string) {
+	h.t.Helper()
+	if err := h.Remove(h.t.Context(), name); err != nil {
+		h.t.Fatal(err)
+	}
+	if _, err := h.Get(h.t.Context(), name); err == nil {
+		h.t.Errorf("%s is still known", name)
+	}
+}
+
+func exists(t *testing.T, path string) bool {
+	t.Helper()
+	_, err := os.Lstat(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+func TestRemove(t *testing.T) {
+	t.Run("moves the data to the trash with its record", func(t *testing.T) {
+		shared := t.TempDir()
+		h := newHost(t, shared)
+		h.create("data")
+		h.mount("data", "1")
+		h.write("data", "file", "rows")
+		h.unmount("data", "1")
+		h.remove("data")
+		entries := trash(t, shared)
+		if len(entries) != 1 || exists(t, filepath.Join(shared, "data")) {
+			t.Fatalf("trash %v", entries)
+		}
+		got, err := os.ReadFile(filepath.Join(entries[0], "file"))
+		if err != nil || string(got) != "rows" {
+			t.Errorf("file in the trash: %q, %v", got, err)
+		}
+		if !exists(t, filepath.Join(filepath.Dir(entries[0]), "record.json")) {
+			t.Error("no record in the trash")
+		}
+	})
+	t.Run("keeps the data if told to", func(t *testing.T) {
+		shared := t.TempDir()
+		h := newHost(t, shared)
+		h.create("data", "remove=keep")
+		h.remove("data")
+		if !exists(t, filepath.Join(shared, "data")) {
+			t.Error("the directory is gone")
+		}
+	})
+	t.Run("deletes the data if told to, in the background", func(t *testing.T) {
+		shared, outside := t.TempDir(), t.TempDir()
+		h := newHost(t, shared)
+		h.create("data", "remove=delete")
+		kept := filepath.Join(outside, "kept")
+		if err := errors.Join(
+			os.WriteFile(kept, nil, 0o600),
+			os.MkdirAll(filepath.Join(shared, "data/a/b"), 0o755),
+			os.Symlink(outside, filepath.Join(shared, "data/a/link")),
+		); err != nil {
+			t.Fatal(err)
+		}
+		h.remove("data")
+		eventually(t, "nothing is left to delete", func() bool {
+			left, err := os.ReadDir(filepath.Join(shared, ".docker-volume-efs/deleting"))
+			return err == nil && len(left) == 0
+		})
+		if exists(t, filepath.Join(shared, "data")) || len(trash(t, shared)) > 0 || !exists(t, kept) {
+			t.Error("the data is still there, or a link was followed")
+		}
+	})
+	t.Run("never takes a directory that it did not make", func(t *testing.T) {
+		shared := t.TempDir()
+		if err := os.Mkdir(filepath.Join(shared, "old"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		h := newHost(t, shared)
+		h.create("data", "path=/old", "remove=delete")
+		h.remove("data")
+		if !exists(t, filepath.Join(shared, "old")) {
+			t.Error("the adopted directory is gone")
+		}
+	})
+	t.Run("of an unknown volume is no error", func(t *testing.T) {
+		newHost(t, t.TempDir()).remove("never-was")
+	})
+	t.Run("is not blocked by counts that are left over", func(t *testing.T) {
+		h := newHost(t, t.TempDir())
+		h.create("data")
+		h.mount("data", "leaked")
+		h.remove("data")
+		if h.mounted()["data"] {
+			t.Error("the volume is still mounted")
+		}
+	})
+	t.Run("refuses to take another volume's directory with it", func(t *testing.T) {
+		h := newHost(t, t.TempDir())
+		h.create("outer", "path=/a")
+		h.create("inner", "path=/a/b")
+		wantKind(t, h.Remove(t.Context(), "outer"), driver.Conflict, `"inner"`, "/a/b", "remove that one first")
+		h.remove("inner")
+		h.remove("outer")
+	})
+	t.Run("leaves the data to a second volume on the same directory", func(t *testing.T) {
+		shared := t.TempDir()
+		h := newHost(t, shared)
+		h.create("one", "path=/same")
+		h.create("two", "path=/same")
+		h.remove("one")
+		if !exists(t, filepath.Join(shared, "same")) {
+			t.Error("the directory is gone")
+		}
+	})
+	t.Run("lets the name be used again, for a new directory", func(t *testing.T) {
+		shared := t.TempDir()
+		a, b := newHost(t, shared), newHost(t, shared)
+		a.create("data")
+		b.mount("data", "1")
+		b.write("data", "file", "old")
+		b.unmount("data", "1")
+		a.remove("data")
+		a.create("data")
+		b.mount("data", "2")
+		if exists(t, filepath.Join(b.point("data"), "file")) {
+			t.Error("the other host still has the old directory")
+		}
+	})
+}
+
+func TestRemovalCutOffByACrash(t *testing.T) {
+	shared := t.TempDir()
+	h := newHost(t, shared)
+	h.create("data")
+	record := filepath.Join(shared, ".docker-volume-efs/volumes/data.json")
+	text, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := strings.Replace(string(text), `"state": "ready"`, `"state": "removing", "trash": "20261121T000000Z-half-data"`, 1)
+	if err := os.WriteFile(record, []byte(half), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other := newHost(t, shared)
+	err = other.Mount(t.Context(), "data", "1", func(string) error { return nil })
+	wantKind(t, err, driver.Failed, "is being removed", "docker volume rm again")
+	other.remove("data")
+	if len(trash(t, shared)) != 1 {
+		t.Error("the data is not in the trash")
+	}
+}
+
+func TestDamagedRecord(t *testing.T) {
+	damage := func(t *testing.T, shared, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(shared, ".docker-volume-efs/volumes/data.json"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("is shown, and mounting says what to do", func(t *testing.T) {
+		shared := t.TempDir()
+		newHost(t, shared).create("data")
+		damage(t, shared, "{ torn")
+		h := newHost(t, shared)
+		if trouble, _ := h.status("data")["trouble"].([]string); len(trouble) == 0 || !strings.Contains(trouble[0], "damaged") {
+			t.Errorf("trouble: %v", trouble)
+		}
+		err := h.Mount(t.Context(), "data", "1", func(string) error { return nil })
+		wantKind(t, err, driver.Failed, "damaged", "create the volume again")
+	})
+	t.Run("is made again by Create, and the data is still there", func(t *testing.T) {
+		shared := t.TempDir()
+		h := newHost(t, shared)
+		h.create("data")
+		h.mount("data", "1")
+		h.write("data", "file", "rows")
+		h.unmount("data", "1")
+		damage(t, shared, "")
+		h.create("data")
+		h.mount("data", "2")
+		h.wantFile("data", "file", "rows")
+	})
+	t.Run("of a newer version is left alone", func(t *testing.T) {
+		shared := t.TempDir()
+		h := newHost(t, shared)
+		h.create("data")
+		damage(t, shared, `{"version": 2}`)
+		for what, err := range map[string]error{
+			"create": h.Create(t.Context(), "data", nil),
+			"mount":  h.Mount(t.Context(), "data", "1", func(string) error { return nil }),
+			"remove": h.Remove(t.Context(), "data"),
+		} {
+			if err == nil || !strings.Contains(err.Error(), "upgrade the plugin") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+	})
+}
+
+// rewriteState replaces a table of the stopped host by one volume's line.
+func (h *testHost) rewriteState(table, value string) {
+	h.t.Helper()
+	path := filepath.Join(h.options.Data, "state", table)
+	if err := os.WriteFile(path, stateOf("data", value), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+}
