@@ -111,10 +111,9 @@ vuln: ## Known vulnerabilities that the code reaches (asks vuln.go.dev)
 	@$(TOOL) govulncheck ./...
 
 .PHONY: bench
-bench: lab ## Measure against mount.nfs4 and Docker's local driver on a test host (RUN=Mount)
-	@mkdir -p build
-	@set -o pipefail; $(LAB_TEST) -timeout 60m -run '^$$' -bench '$(RUN)' ./integration/... | tee build/bench.txt
-	@echo "compare two runs: $(TOOL) benchstat old.txt build/bench.txt"
+bench: lab ## Measure beside mount -t nfs4 and Docker's local driver on a test host, into docs/benchmarks.md
+	@$(SUDO) build/lab/bench -o build/benchmarks.md
+	@cp build/benchmarks.md docs/benchmarks.md
 
 ##@ Test hosts
 
@@ -130,7 +129,7 @@ image: lab ## Build the hosts' disk image and snapshot, if they are not in the c
 .PHONY: lab rootfs-lab
 lab: rootfs-lab
 	@mkdir -p build/lab
-	@$(STEP) 'build the test hosts'\'' programs' go build -buildvcs=false -tags integration -o build/lab/ ./integration/cmd/...
+	@$(STEP) 'build the test hosts'\'' programs' env CGO_ENABLED=0 go build -buildvcs=false -tags integration -o build/lab/ ./integration/cmd/...
 rootfs-lab:
 	@scripts/setup.sh
 	@$(STEP) 'build the plugin' $(MAKE) rootfs ARCH=amd64

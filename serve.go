@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"os"
 	"os/signal"
@@ -60,9 +61,16 @@ func serve(socket, data string) error {
 	debug.SetGCPercent(gcPercent)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	// Nobody may read the log any more; that is no reason to end.
+	signal.Ignore(syscall.SIGPIPE)
 	logger, lines := plugin.NewLog(os.Stdout, os.Stderr)
 	go lines.Run()
 	defer lines.Close()
+	// net/http writes its complaints there; on standard error they could block.
+	complaints := logger.WriterLevel(logrus.WarnLevel)
+	defer complaints.Close()
+	log.SetOutput(complaints)
+	log.SetFlags(0)
 	// First of all the socket: Docker switches a plugin off that does not listen
 	// within seconds. Calls wait in its queue until the state is read.
 	listener, err := plugin.Listen(socket)
@@ -89,25 +97,31 @@ func serve(socket, data string) error {
 // serveUntil serves both sockets until the context ends, then lets calls under way
 // finish.
 func serveUntil(ctx context.Context, listener net.Listener, data string, volumes *driver.Driver, logger *logrus.Logger) error {
-	control, err := plugin.Listen(filepath.Join(data, controlSocket))
-	if err != nil {
-		return err
-	}
 	server := plugin.NewServer(volumes, logger)
+	listeners := []net.Listener{listener}
 	ended := make(chan error, 2)
 	var serving sync.WaitGroup
 	serving.Go(func() { ended <- server.Serve(listener) })
-	serving.Go(func() { ended <- plugin.ServeControl(control, version, volumes.Overview) })
+	if control, err := plugin.Listen(filepath.Join(data, controlSocket)); err != nil {
+		// Volumes matter more than the status command.
+		logger.Errorf("no status on this host: %v", err)
+	} else {
+		listeners = append(listeners, control)
+		serving.Go(func() { ended <- plugin.ServeControl(control, version, volumes.Overview) })
+	}
+	var failed error
 	select {
 	case <-ctx.Done():
-	case err = <-ended:
-		err = fmt.Errorf("serve: %w", err)
+	case err := <-ended:
+		failed = fmt.Errorf("serve: %w", err)
 	}
 	logger.Info("ending; mounts in use stay")
-	err = errors.Join(err, listener.Close(), control.Close())
+	for _, l := range listeners {
+		failed = errors.Join(failed, l.Close())
+	}
 	serving.Wait()
 	drain, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
 	server.Wait(drain)
-	return err
+	return failed
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
 	"syscall"
 	"time"
 
@@ -32,16 +33,26 @@ func (d *Driver) create(ctx context.Context, name string, given map[string]strin
 	if d.options.Misconfigured != nil {
 		return d.options.Misconfigured
 	}
-	release, err := d.turns.take(ctx, name)
+	release, err := d.takeTurn(ctx, name)
 	if err != nil {
-		return fmt.Errorf("another call is still at work on this volume: %w", err)
+		return err
 	}
 	defer release()
 	f, err := d.place(ctx, name, &w)
 	if err != nil {
 		return err
 	}
-	return f.create(ctx, name, w)
+	err = f.create(ctx, name, w)
+	if errors.Is(err, catalog.ErrMoved) {
+		// Another host has made the volume elsewhere since it was looked for.
+		if _, err = d.discover(ctx, name); err == nil {
+			f, err = d.place(ctx, name, &w)
+		}
+		if err == nil {
+			err = f.create(ctx, name, w)
+		}
+	}
+	return err
 }
 
 // place chooses the file system of a volume to be created: where it is if it
@@ -84,7 +95,7 @@ func (d *Driver) place(ctx context.Context, name string, w *wanted) (*fileSystem
 func (d *Driver) sameCatalog(ctx context.Context, asked, at filesystem.Spec) error {
 	var ids [2]string
 	for i, spec := range []filesystem.Spec{asked, at} {
-		id, err := withCatalog(ctx, d.fileSystem(spec), func(c *catalog.Catalog, _ *session) (string, error) {
+		id, err := withCatalog(ctx, d.fileSystem(spec), func(_ context.Context, c *catalog.Catalog, _ *session) (string, error) {
 			return c.ID(), nil
 		})
 		if err != nil {
@@ -108,7 +119,7 @@ func (f *fileSystem) create(ctx context.Context, name string, w wanted) error {
 		catalog string
 		fresh   bool
 	}
-	a, err := withCatalog(ctx, f, func(c *catalog.Catalog, s *session) (agreed, error) {
+	a, err := withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, s *session) (agreed, error) {
 		if err := c.CheckFormat(); err != nil {
 			return agreed{}, err
 		}
@@ -145,10 +156,13 @@ func (f *fileSystem) create(ctx context.Context, name string, w wanted) error {
 func (f *fileSystem) agree(c *catalog.Catalog, s *session, name string, w wanted) (record catalog.Record, fresh bool, err error) {
 	record, err = c.Lookup(name)
 	switch {
+	case err == nil && record.FileSystem != "":
+		return record, false, catalog.ErrMoved
 	case err == nil && record.State == catalog.Removing:
 		if err := f.finishRemoving(c, record); err != nil {
 			return catalog.Record{}, false, fmt.Errorf("finish its removal first: %w", err)
 		}
+		f.d.sweepSoon(f)
 	case err == nil:
 		return record, false, nil
 	case errors.Is(err, catalog.ErrDamaged):
@@ -160,7 +174,7 @@ func (f *fileSystem) agree(c *catalog.Catalog, s *session, name string, w wanted
 	case !errors.Is(err, catalog.ErrNotFound):
 		return catalog.Record{}, false, err
 	}
-	exists, err := f.adoptable(s, w.path)
+	exists, err := adoptable(s, w.path)
 	if err != nil {
 		return catalog.Record{}, false, err
 	}
@@ -171,12 +185,34 @@ func (f *fileSystem) agree(c *catalog.Catalog, s *session, name string, w wanted
 	if exists {
 		record.State = catalog.Ready // an existing directory is left alone
 	}
-	return c.Add(record)
+	record, fresh, err = c.Add(record)
+	if fresh && err == nil {
+		if err = refuseLeaving(c, record); err != nil {
+			err = errors.Join(err, c.Drop(name))
+		}
+	}
+	return record, fresh, err
+}
+
+// refuseLeaving refuses a volume whose directory is about to go to the trash with
+// another volume's. The record is there already, so that the other's removal sees it if
+// it comes later.
+func refuseLeaving(c *catalog.Catalog, record catalog.Record) error {
+	neighbours, err := c.Neighbours(record)
+	if err != nil {
+		return err
+	}
+	for _, other := range neighbours {
+		if other.State == catalog.Removing && record.Within(other) {
+			return conflict{fmt.Errorf("volume %q, which has the directory %s, is being removed: try again when it is gone", other.Name, other.Path)}
+		}
+	}
+	return nil
 }
 
 // adoptable tells whether the directory exists already, and refuses one that
 // holds a catalogue: it would be seen in the container.
-func (f *fileSystem) adoptable(s *session, path string) (exists bool, err error) {
+func adoptable(s *session, path string) (exists bool, err error) {
 	dir, err := s.base.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -193,13 +229,22 @@ func (f *fileSystem) adoptable(s *session, path string) (exists bool, err error)
 	return true, nil
 }
 
+// giveUpLimit is how long a failed Create may take to clean up behind itself.
+const giveUpLimit = 2 * time.Second
+
 // giveUp takes back a record that this call has made, after its directory
-// could not be made.
+// could not be made. If another host has finished it meanwhile, it stays.
 func (f *fileSystem) giveUp(ctx context.Context, record catalog.Record) {
-	_, err := withCatalog(context.WithoutCancel(ctx), f, func(c *catalog.Catalog, s *session) (struct{}, error) {
-		parent, err := s.base.Open(parentOf(record.Path))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpLimit)
+	defer cancel()
+	_, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (struct{}, error) {
+		current, err := c.Lookup(record.Name)
+		if err != nil || ctx.Err() != nil || current.State != catalog.Creating || current.CreatedBy != record.CreatedBy {
+			return struct{}{}, err
+		}
+		parent, err := s.base.Open(path.Dir(record.Path))
 		if err == nil {
-			_ = parent.RemoveEmpty(baseOf(record.Path))
+			_ = parent.RemoveEmpty(path.Base(record.Path))
 			_ = parent.Close()
 		}
 		return struct{}{}, c.Drop(record.Name)
@@ -213,13 +258,21 @@ func (f *fileSystem) giveUp(ctx context.Context, record catalog.Record) {
 // whichever host comes first, and returns the record that says "ready". Each step
 // may be repeated.
 func (f *fileSystem) finishCreating(ctx context.Context, record catalog.Record) (catalog.Record, error) {
-	return withCatalog(ctx, f, func(c *catalog.Catalog, s *session) (catalog.Record, error) {
+	return withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (catalog.Record, error) {
 		dir, _, err := s.base.Make(record.Path, defaultMode)
 		if err != nil {
 			return record, fmt.Errorf("make directory %s: %w", record.Path, err)
 		}
 		defer dir.Close()
+		// A call that was left behind must not touch a directory that another
+		// has finished and a container uses.
+		if err := ctx.Err(); err != nil {
+			return record, err
+		}
 		if err := setOwner(dir, record.Options); err != nil {
+			return record, err
+		}
+		if err := ctx.Err(); err != nil {
 			return record, err
 		}
 		record.State = catalog.Ready
@@ -270,9 +323,12 @@ func (f *fileSystem) point(ctx context.Context, record catalog.Record, id string
 		return id, nil
 	}
 	record.FileSystem = f.spec.String()
-	return withCatalog(ctx, home, func(c *catalog.Catalog, _ *session) (string, error) {
+	return withCatalog(ctx, home, func(_ context.Context, c *catalog.Catalog, _ *session) (string, error) {
 		if c.ID() == id {
 			return id, nil // another address of home
+		}
+		if f.spec.Kind == filesystem.Directory && home.spec.Kind != filesystem.Directory {
+			return id, nil // this host's own directory means nothing to others
 		}
 		current, won, err := c.Add(record)
 		if err == nil && !won && current.FileSystem != record.FileSystem {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -96,6 +98,7 @@ type Driver struct {
 	log     logrus.FieldLogger
 	kernel  Kernel
 	host    host
+	lock    *os.File // of the state directory
 	known   *state.Table[knowledge]
 	uses    uses
 	turns   turns
@@ -111,6 +114,10 @@ type Driver struct {
 	idle        map[string]*time.Timer
 	closed      bool
 	troubles    map[string]string // of volumes, by name
+
+	// amnesia is set as long as what an earlier run knew may be lost: a name that
+	// is not known may then be one that Docker uses.
+	amnesia atomic.Bool
 
 	list listCache
 }
@@ -138,8 +145,7 @@ func New(options Options, log logrus.FieldLogger) (*Driver, error) {
 	}
 	d.life, d.end = context.WithCancel(context.Background())
 	if err := d.openState(); err != nil {
-		d.end()
-		return nil, err
+		return nil, errors.Join(err, d.Close())
 	}
 	if err := d.reconcile(); err != nil {
 		return nil, errors.Join(err, d.Close())
@@ -153,8 +159,19 @@ func (d *Driver) openState() error {
 			return fmt.Errorf("make data directory: %w", err)
 		}
 	}
-	dir := filepath.Join(d.options.Data, stateDir)
-	var err error
+	// The mount table has the real path.
+	data, err := filepath.Abs(d.options.Data)
+	if err == nil {
+		data, err = filepath.EvalSymlinks(data)
+	}
+	if err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	d.options.Data = data
+	dir := filepath.Join(data, stateDir)
+	if d.lock, err = lockState(dir); err != nil {
+		return err
+	}
 	if d.host, err = newHost(dir, d.options.Host); err != nil {
 		return err
 	}
@@ -162,12 +179,26 @@ func (d *Driver) openState() error {
 	if d.known, report, err = state.Open[knowledge](filepath.Join(dir, "volumes"), state.Durable); err != nil {
 		return err
 	}
+	d.amnesia.Store(report.Damaged > 0)
 	d.reportDamage("volumes", report)
 	if d.uses.table, report, err = state.Open[use](filepath.Join(dir, "mounts"), state.Volatile); err != nil {
 		return err
 	}
 	d.reportDamage("mounts", report)
 	return nil
+}
+
+// lockState makes sure that one process uses the state: two would overwrite each
+// other's counts. The lock ends with the process.
+func lockState(dir string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock state: %w", err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: another docker-volume-efs uses this data directory: stop it, or give another --data", file.Name()), file.Close())
+	}
+	return file, nil
 }
 
 func (d *Driver) reportDamage(table string, report state.Report) {
@@ -202,16 +233,20 @@ func (d *Driver) Close() error {
 	if d.uses.table != nil {
 		err = errors.Join(err, d.uses.table.Close())
 	}
+	if d.lock != nil {
+		err = errors.Join(err, d.lock.Close())
+	}
 	return err
 }
 
 // spawn runs f in the background, unless the Driver is closing.
-func (d *Driver) spawn(f func()) {
+func (d *Driver) spawn(f func()) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if !d.closed {
 		d.work.Go(f)
 	}
+	return !d.closed
 }
 
 // home is the file system on which volumes are unless they say otherwise.

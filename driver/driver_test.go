@@ -47,7 +47,7 @@ func newHost(t *testing.T, shared string, change ...func(*driver.Options)) *test
 	t.Cleanup(func() {
 		h.stop()
 		for name := range h.mounted() {
-			if err := mount.Detach(h.point(name)); err != nil {
+			if _, err := mount.Detach(h.point(name)); err != nil {
 				t.Error(err)
 			}
 		}

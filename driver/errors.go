@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/state"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 )
@@ -89,6 +90,8 @@ func kindOf(err error) Kind {
 func advice(err error) string {
 	var dns *net.DNSError
 	switch {
+	case errors.Is(err, state.ErrHostDisk):
+		return "check the disk that holds the plugin's data directory"
 	case errors.As(err, &dns):
 		return "check the file system's name, and that this host's DNS knows it (an EFS name resolves only inside its VPC)"
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -100,7 +103,7 @@ func advice(err error) string {
 	case errors.Is(err, errSilent):
 		return "check that the server is up and that the security group lets this host reach port 2049; running containers wait for it without losing data"
 	case errors.Is(err, context.Canceled):
-		return "the caller gave up; nothing was kept, try again"
+		return "the caller gave up; the same call may be repeated"
 	case errors.Is(err, tree.ErrSymlink):
 		return "links are never followed: remove the link, or give the directory's own path"
 	case errors.Is(err, tree.ErrCrosses):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -31,19 +32,20 @@ type fileSystem struct {
 	spec  filesystem.Spec
 	slots chan struct{} // one for each call under way
 
-	checking, refreshing atomic.Bool // one goroutine at a time does each
+	checking, refreshing, sweeping atomic.Bool // one goroutine at a time does each
 
 	mu         sync.Mutex // guards the following fields
 	transports map[string]*transport
 	trouble    error
 	troubled   time.Time
-	freshness  freshness
+	listed     listed
+	found      map[string]catalog.Found // records as last read, by volume
 }
 
 func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 	return &fileSystem{
 		d: d, spec: spec, slots: make(chan struct{}, callsAtOnce),
-		transports: map[string]*transport{},
+		transports: map[string]*transport{}, found: map[string]catalog.Found{},
 	}
 }
 
@@ -59,14 +61,14 @@ func (f *fileSystem) transport(options nfs.Options) *transport {
 	return t
 }
 
-// note keeps what the last answer told about the file system's health.
+// note keeps what was learned of the file system's health.
 func (f *fileSystem) note(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
 	case err == nil:
 		if f.trouble != nil {
-			f.d.log.WithField("filesystem", f.spec).Infof("answers again after %v", time.Since(f.troubled).Round(time.Second))
+			f.d.log.WithField("filesystem", f.spec).Infof("is well again after %v", time.Since(f.troubled).Round(time.Second))
 		}
 		f.trouble = nil
 	case f.trouble == nil:
@@ -77,6 +79,14 @@ func (f *fileSystem) note(err error) {
 	}
 }
 
+// noteAnswer ends the trouble of not answering. Other trouble (the catalogue is
+// damaged, say) ends when what showed it works.
+func (f *fileSystem) noteAnswer() {
+	if _, trouble := f.health(); trouble != nil && errors.Is(trouble, errSilent) {
+		f.note(nil)
+	}
+}
+
 // health returns what is wrong and since when; nil if nothing is known to be.
 func (f *fileSystem) health() (since time.Time, trouble error) {
 	f.mu.Lock()
@@ -84,50 +94,72 @@ func (f *fileSystem) health() (since time.Time, trouble error) {
 	return f.troubled, f.trouble
 }
 
+// reachable tells whether it is worth asking: the file system is mounted and
+// answered the last time.
+func (f *fileSystem) reachable() bool {
+	_, trouble := f.health()
+	return !errors.Is(trouble, errSilent) && f.transport(nil).established() != nil
+}
+
 // ask runs question, which may block in the kernel for as long as the server
 // is dead, and waits for its answer no longer than the context and
-// answerTimeout. A question left behind ends when the server answers again; if it
-// then succeeds, undo gets its result (nil if there is nothing to undo).
-func ask[T any](ctx context.Context, f *fileSystem, question func() (T, error), undo func(T)) (T, error) {
+// answerTimeout. A question left behind ends when the server answers again; its
+// context has ended then, which it asks before whatever it should no longer do. If it
+// succeeds nevertheless, undo gets its result (nil if there is nothing to undo).
+func ask[T any](ctx context.Context, f *fileSystem, question func(context.Context) (T, error), undo func(T)) (T, error) {
 	type answer struct {
 		value T
 		err   error
 	}
 	var none T
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	patience, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
+	began := time.Now()
 	select {
 	case f.slots <- struct{}{}:
-	case <-ctx.Done():
-		return none, f.silent(ctx)
+	case <-patience.Done():
+		return none, f.silent(ctx, began)
 	}
 	answers := make(chan answer, 1)
 	f.d.stragglers.Go(func() {
-		value, err := question()
+		value, err := guarded(patience, f, question)
 		<-f.slots
 		answers <- answer{value, err}
 	})
 	select {
 	case a := <-answers:
-		f.note(nil)
+		f.noteAnswer()
 		return a.value, a.err
-	case <-ctx.Done():
+	case <-patience.Done():
 	}
 	f.d.stragglers.Go(func() {
 		if late := <-answers; late.err == nil && undo != nil {
 			undo(late.value)
 		}
 	})
-	return none, f.silent(ctx)
+	err := f.silent(ctx, began)
+	if ctx.Err() == nil {
+		f.note(err) // it had its whole time, not only what a caller in a hurry left it
+	}
+	return none, err
 }
 
-func (f *fileSystem) silent(ctx context.Context) error {
+// guarded turns a panic into an error: it costs one call, not the plugin.
+func guarded[T any](ctx context.Context, f *fileSystem, question func(context.Context) (T, error)) (value T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			f.d.log.Errorf("panic: %v\n%s", p, debug.Stack())
+			err = errors.New("internal error, please report it with the plugin's log")
+		}
+	}()
+	return question(ctx)
+}
+
+func (f *fileSystem) silent(ctx context.Context, began time.Time) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err()
 	}
-	err := fmt.Errorf("file system %s: %w (nothing within %v)", f.spec, errSilent, answerTimeout)
-	f.note(err)
-	return err
+	return fmt.Errorf("file system %s: %w (nothing within %v)", f.spec, errSilent, time.Since(began).Round(100*time.Millisecond))
 }
 
 // errRetired reports a session that another call has given up meanwhile.
@@ -136,19 +168,19 @@ var errRetired = errors.New("the root mount was replaced")
 // inSession runs a question on a transport's mounted root. If the root itself
 // has gone stale (the export was replaced, the server restored) the transport is mounted anew,
 // once.
-func inSession[T any](ctx context.Context, t *transport, question func(*session) (T, error), undo func(T)) (T, error) {
+func inSession[T any](ctx context.Context, t *transport, question func(context.Context, *session) (T, error), undo func(T)) (T, error) {
 	var none T
 	for attempt := 0; ; attempt++ {
 		s, err := t.connect(ctx)
 		if err != nil {
 			return none, err
 		}
-		value, err := ask(ctx, t.fs, func() (T, error) {
+		value, err := ask(ctx, t.fs, func(ctx context.Context) (T, error) {
 			if !s.use() {
 				return none, errRetired
 			}
 			defer s.release()
-			return question(s)
+			return question(ctx, s)
 		}, undo)
 		if attempt > 0 || !errors.Is(err, syscall.ESTALE) && !errors.Is(err, errRetired) {
 			return value, err
@@ -159,14 +191,14 @@ func inSession[T any](ctx context.Context, t *transport, question func(*session)
 }
 
 // withCatalog runs a question on the file system's catalogue.
-func withCatalog[T any](ctx context.Context, f *fileSystem, question func(*catalog.Catalog, *session) (T, error)) (T, error) {
-	return inSession(ctx, f.transport(nil), func(s *session) (T, error) {
+func withCatalog[T any](ctx context.Context, f *fileSystem, question func(context.Context, *catalog.Catalog, *session) (T, error)) (T, error) {
+	return inSession(ctx, f.transport(nil), func(ctx context.Context, s *session) (T, error) {
 		c, err := s.openCatalog(f.d.host.name)
 		if err != nil {
 			var none T
 			return none, err
 		}
-		return question(c, s)
+		return question(ctx, c, s)
 	}, nil)
 }
 
@@ -181,7 +213,7 @@ func (t *transport) openDir(ctx context.Context, path string) (*tree.Dir, *sessi
 		_ = o.dir.Close()
 		o.session.release()
 	}
-	o, err := inSession(ctx, t, func(s *session) (opened, error) {
+	o, err := inSession(ctx, t, func(_ context.Context, s *session) (opened, error) {
 		dir, err := s.base.Open(path)
 		if err != nil {
 			return opened{}, err

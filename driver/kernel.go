@@ -12,8 +12,8 @@ import (
 type Kernel interface {
 	// Open begins to mount; the result is the caller's to close.
 	Open(m mount.Mount) Root
-	// Detach unmounts target without waiting for a server.
-	Detach(target string) error
+	// Detach unmounts the uppermost mount at target and tells whether there was one.
+	Detach(target string) (mounted bool, err error)
 	// Under lists what is mounted directly beneath a directory.
 	Under(dir string) (map[string]bool, error)
 }
@@ -22,6 +22,7 @@ type Kernel interface {
 type Root interface {
 	Done() <-chan struct{}
 	Err() error
+	Warning() error
 	Dir() *tree.Dir
 	Attach(dir *tree.Dir, target string, flags mount.Flags) error
 	Server() (netip.AddrPort, error)
@@ -36,5 +37,5 @@ type realKernel struct{}
 var _ Kernel = realKernel{}
 
 func (realKernel) Open(m mount.Mount) Root                   { return mount.Open(m) }
-func (realKernel) Detach(target string) error                { return mount.Detach(target) }
+func (realKernel) Detach(target string) (bool, error)        { return mount.Detach(target) }
 func (realKernel) Under(dir string) (map[string]bool, error) { return mount.Under(dir) }

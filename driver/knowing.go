@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
@@ -12,27 +13,24 @@ import (
 )
 
 // settled is how long a directory's time of change must have been seen before
-// what is read under it counts as read for good: file systems record times
-// in steps, of up to a second, so a later change may leave the time as it was.
+// a list of its names counts for good: file systems record times in steps, of up to a
+// second, so a later change may leave the time as it was.
 const settled = 2 * time.Second
 
-// freshness tells how far what is known of a catalogue can be trusted.
-type freshness struct {
+// listed tells how far the last list of a catalogue's names can be trusted.
+type listed struct {
 	stamp tree.Stamp
 	since time.Time // when stamp was first seen
-	// records that were read since then, once it was settled
-	read map[string]catalog.Record
-	// names were listed since then, once it was settled
-	listed bool
+	whole bool      // the names were listed since then, once it was settled
 }
 
 // observe takes a catalogue's time of change, just read, and tells whether it
 // has been the same for long enough.
-func (f *freshness) observe(stamp tree.Stamp, now time.Time) bool {
-	if f.since.IsZero() || f.stamp != stamp {
-		*f = freshness{stamp: stamp, since: now, read: map[string]catalog.Record{}}
+func (l *listed) observe(stamp tree.Stamp, now time.Time) bool {
+	if l.since.IsZero() || l.stamp != stamp {
+		*l = listed{stamp: stamp, since: now}
 	}
-	return now.Sub(f.since) >= settled
+	return now.Sub(l.since) >= settled
 }
 
 // locate finds the file system that has a volume's record: from what is known
@@ -62,7 +60,7 @@ func (d *Driver) fileSystemOf(k knowledge) (*fileSystem, error) {
 // discover looks a volume up in the home catalogue and keeps what it finds.
 func (d *Driver) discover(ctx context.Context, name string) (knowledge, error) {
 	home := d.home()
-	k, err := withCatalog(ctx, home, func(c *catalog.Catalog, _ *session) (knowledge, error) {
+	k, err := withCatalog(ctx, home, func(_ context.Context, c *catalog.Catalog, _ *session) (knowledge, error) {
 		record, err := c.Lookup(name)
 		return home.knowledgeOf(c, name, record, err)
 	})
@@ -108,44 +106,91 @@ func (d *Driver) unlearn(name string) error {
 	return err
 }
 
-// record returns a volume's record as it is now on the file system. If nothing
-// in the catalogue has changed since it was last read, one question to the server
-// tells that.
+// whereItIs does a call's work on the file system that has a volume's record. If the
+// volume is not there any more, because another host has made it anew elsewhere, it is
+// looked for at home and the work done once more.
+func (d *Driver) whereItIs(ctx context.Context, name string, work func(*fileSystem) error) error {
+	f, err := d.locate(ctx, name)
+	if err != nil {
+		return err
+	}
+	err = work(f)
+	if !errors.Is(err, catalog.ErrMoved) && !errors.Is(err, catalog.ErrNotFound) {
+		return err
+	}
+	k, discoverErr := d.discover(ctx, name)
+	if discoverErr != nil {
+		return err
+	}
+	if k.FileSystem == f.spec.String() && !errors.Is(err, catalog.ErrMoved) {
+		return err
+	}
+	if f, discoverErr = d.fileSystemOf(k); discoverErr != nil {
+		return discoverErr
+	}
+	return work(f)
+}
+
+// record returns a volume's record as it is now on the file system. If it is the
+// one that was read before, two questions to the server tell that.
 func (f *fileSystem) record(ctx context.Context, name string) (catalog.Record, error) {
-	record, err := withCatalog(ctx, f, func(c *catalog.Catalog, _ *session) (catalog.Record, error) {
-		began := time.Now()
-		stamp, err := c.Stamp()
-		if err != nil {
-			return catalog.Record{}, err
+	type answer struct {
+		found   catalog.Found
+		catalog string
+	}
+	a, err := withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (answer, error) {
+		found, err := c.LookupAgain(name, f.foundBefore(name))
+		f.keepFound(name, found, err)
+		if err == nil && found.Record.FileSystem != "" {
+			err = catalog.ErrMoved
 		}
-		if record, ok := f.alreadyRead(name, stamp, began); ok {
-			return record, nil
+		if errors.Is(err, catalog.ErrNotFound) {
+			err = f.explainGone(name, c.ID(), err)
 		}
-		record, err := c.Lookup(name)
-		if err != nil {
-			return catalog.Record{}, err
-		}
-		f.keepRead(record, stamp, began)
-		return record, nil
+		return answer{found, c.ID()}, err
 	})
-	if errors.Is(err, catalog.ErrNotFound) {
-		return record, fmt.Errorf("its record on %s is gone, another host may have removed it: %w", f.spec, err)
+	if err == nil {
+		err = f.relearn(a.found.Record)
 	}
-	return record, err
+	return a.found.Record, err
 }
 
-func (f *fileSystem) alreadyRead(name string, stamp tree.Stamp, now time.Time) (catalog.Record, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.freshness.observe(stamp, now)
-	record, ok := f.freshness.read[name]
-	return record, ok
+func (f *fileSystem) explainGone(name, id string, err error) error {
+	if k, ok := f.d.known.Get(name); ok && f == f.d.home() && k.Catalog != id {
+		return fmt.Errorf("%w: it was made in another catalogue than the one that %s has now: were EFS_FILESYSTEM or EFS_ROOT changed?", err, f.spec)
+	}
+	return fmt.Errorf("%w: its record on %s is gone, another host may have removed it", err, f.spec)
 }
 
-func (f *fileSystem) keepRead(record catalog.Record, stamp tree.Stamp, began time.Time) {
+// relearn keeps a record that differs from what was known: another host has removed
+// the volume and made it anew.
+func (f *fileSystem) relearn(record catalog.Record) error {
+	k, ok := f.d.known.Get(record.Name)
+	if !ok {
+		return nil
+	}
+	pointed := record
+	pointed.FileSystem = k.Record.FileSystem
+	if k.Trouble == "" && reflect.DeepEqual(k.Record, pointed) {
+		return nil
+	}
+	k.Record, k.Trouble = record, ""
+	return f.d.learn(map[string]knowledge{record.Name: k})
+}
+
+func (f *fileSystem) foundBefore(name string) catalog.Found {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.freshness.stamp == stamp && f.freshness.observe(stamp, began) {
-		f.freshness.read[record.Name] = record
+	return f.found[name]
+}
+
+// keepFound keeps a record for the next time; of one that is gone nothing stays.
+func (f *fileSystem) keepFound(name string, found catalog.Found, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
+		delete(f.found, name)
+		return
 	}
+	f.found[name] = found
 }

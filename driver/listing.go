@@ -92,7 +92,10 @@ func (d *Driver) lookUpBriefly(ctx context.Context, name string) (knowledge, err
 	if d.options.Misconfigured != nil {
 		return knowledge{}, catalog.ErrNotFound
 	}
-	if _, trouble := d.home().health(); trouble != nil {
+	if d.amnesia.Load() {
+		return d.discover(ctx, name) // an error other than "no such volume" is none
+	}
+	if _, trouble := d.home().health(); errors.Is(trouble, errSilent) {
 		return knowledge{}, fmt.Errorf("%w: not known on this host, and %w", catalog.ErrNotFound, trouble)
 	}
 	ctx, cancel := context.WithTimeout(ctx, unknownTimeout)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/state"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 )
 
@@ -21,9 +22,9 @@ func (d *Driver) Mount(ctx context.Context, name, id string, deliver func(mountp
 	if err := catalog.CheckName(name); err != nil {
 		return fail("mount", name, invalid{err})
 	}
-	release, err := d.turns.take(ctx, name)
+	release, err := d.takeTurn(ctx, name)
 	if err != nil {
-		return fail("mount", name, fmt.Errorf("another call is still at work on this volume: %w", err))
+		return fail("mount", name, err)
 	}
 	defer release()
 	if err := d.mount(ctx, name, id); err != nil {
@@ -34,8 +35,10 @@ func (d *Driver) Mount(ctx context.Context, name, id string, deliver func(mountp
 		err = deliver(d.mountpoint(name))
 	}
 	if err != nil {
-		err = errors.Join(fmt.Errorf("rolled back, the answer did not reach Docker: %w", err), d.unmount(name, id))
-		return fail("mount", name, err)
+		if err := d.unmount(name, id); err != nil {
+			d.log.WithField("volume", name).Errorf("roll back: %v", err)
+		}
+		return fail("mount", name, fmt.Errorf("rolled back, the answer did not reach Docker: %w", err))
 	}
 	if err := d.uses.update(name, func(u *use) { u.Unanswered = "" }); err != nil {
 		// Docker has its answer; at worst a crash now forgets this mount's count.
@@ -46,10 +49,10 @@ func (d *Driver) Mount(ctx context.Context, name, id string, deliver func(mountp
 
 // mount brings the volume's directory to its mountpoint and counts the ID.
 func (d *Driver) mount(ctx context.Context, name, id string) error {
-	f, err := d.locate(ctx, name)
-	if err != nil {
-		return err
-	}
+	return d.whereItIs(ctx, name, func(f *fileSystem) error { return d.mountFrom(ctx, f, name, id) })
+}
+
+func (d *Driver) mountFrom(ctx context.Context, f *fileSystem, name, id string) error {
 	record, err := f.record(ctx, name)
 	if err != nil {
 		return err
@@ -85,8 +88,9 @@ func (d *Driver) mount(ctx context.Context, name, id string) error {
 // system was restored) is replaced; containers that run on it keep it.
 func (d *Driver) attach(name string, s *session, dir *tree.Dir, readOnly bool) error {
 	target := d.mountpoint(name)
-	if err := os.MkdirAll(target, dirMode); err != nil {
-		return fmt.Errorf("make mountpoint: %w", err)
+	// Not MkdirAll: that looks into a mount which may be dead.
+	if err := os.Mkdir(target, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make mountpoint: %w: %w", state.ErrHostDisk, err)
 	}
 	wanted, err := dir.Identity()
 	if err != nil {
@@ -95,7 +99,7 @@ func (d *Driver) attach(name string, s *session, dir *tree.Dir, readOnly bool) e
 	if there, err := tree.IdentityOf(target); err == nil && there == wanted && d.isAttached(name, readOnly) {
 		return nil
 	}
-	if err := d.kernel.Detach(target); err != nil {
+	if err := d.detachNow(name); err != nil {
 		return err
 	}
 	if err := s.root.Attach(dir, target, mount.Flags{ReadOnly: readOnly}); err != nil {
@@ -186,11 +190,51 @@ func (d *Driver) detach(name string, force bool) error {
 	if u, ok := d.uses.table.Get(name); ok && !force && u.total() > 0 {
 		return nil
 	}
-	target := d.mountpoint(name)
-	if err := d.kernel.Detach(target); err != nil {
+	if err := d.detachNow(name); err != nil {
 		return err
 	}
 	// Only an empty directory goes; one with content was not ours.
-	_ = os.Remove(target)
+	_ = os.Remove(d.mountpoint(name))
 	return d.uses.forget(name, force)
+}
+
+const (
+	// detachLimit is how long an unmount may take: it is done with the mount table
+	// at once, and then at most gives a superblock up.
+	detachLimit = 2 * time.Second
+	// maxLayers is far more mounts than a mountpoint can have by our doing.
+	maxLayers = 16
+)
+
+// detachNow takes the volume out of the mount table. If a mount was the last of
+// its superblock, the kernel writes back and takes leave of the server in the same
+// call, which a dead server makes endless: that is left behind.
+func (d *Driver) detachNow(name string) error {
+	for range maxLayers {
+		mounted, err := d.detachLayer(name)
+		if err != nil || !mounted {
+			return err
+		}
+	}
+	return errors.New("the unmount does not end; try again")
+}
+
+func (d *Driver) detachLayer(name string) (mounted bool, err error) {
+	type result struct {
+		mounted bool
+		err     error
+	}
+	results := make(chan result, 1)
+	d.stragglers.Go(func() {
+		mounted, err := d.kernel.Detach(d.mountpoint(name))
+		results <- result{mounted, err}
+	})
+	timer := time.NewTimer(detachLimit)
+	defer timer.Stop()
+	select {
+	case r := <-results:
+		return r.mounted, r.err
+	case <-timer.C:
+		return true, nil
+	}
 }

@@ -46,7 +46,7 @@ func TestCounts(t *testing.T) {
 		h.create("data")
 		h.mount("data", "1")
 		h.stop()
-		if err := mount.Detach(h.point("data")); err != nil {
+		if _, err := mount.Detach(h.point("data")); err != nil {
 			t.Fatal(err)
 		}
 		h.start()

@@ -76,21 +76,9 @@ func parseFileSystem(w *wanted, value string) (err error) {
 	return err
 }
 
-func parsePath(w *wanted, value string) error {
-	clean, err := filesystem.CleanPath(value)
-	if err != nil {
-		return fmt.Errorf("%w; allowed: an absolute path under the file system's root, such as /apps/data", err)
-	}
-	if clean == "/" {
-		return errors.New("the root itself cannot be a volume, it holds the catalogue; name a directory beneath it")
-	}
-	for component := range strings.SplitSeq(clean, "/") {
-		if component == catalog.DirName {
-			return fmt.Errorf("%s is the catalogue and cannot be a volume", catalog.DirName)
-		}
-	}
-	w.path = clean
-	return nil
+func parsePath(w *wanted, value string) (err error) {
+	w.path, err = catalog.CheckPath(value)
+	return err
 }
 
 func parseID(value string) (*uint32, error) {

@@ -5,15 +5,11 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"path"
-	"strings"
+	"syscall"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
 )
-
-func parentOf(p string) string { return path.Dir(p) }
-func baseOf(p string) string   { return path.Base(p) }
 
 // Remove removes a volume; its data stays, goes to the trash, or is deleted, as the
 // volume's policy says. A directory that the plugin did not make always stays.
@@ -27,108 +23,139 @@ func (d *Driver) remove(ctx context.Context, name string) error {
 	if err := catalog.CheckName(name); err != nil {
 		return invalid{err}
 	}
-	release, err := d.turns.take(ctx, name)
+	release, err := d.takeTurn(ctx, name)
 	if err != nil {
-		return fmt.Errorf("another call is still at work on this volume: %w", err)
+		return err
 	}
 	defer release()
-	f, err := d.locate(ctx, name)
-	if errors.Is(err, catalog.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	d.stopIdle(name)
-	if err := d.detach(name, true); err != nil {
-		return err
-	}
-	condemned, err := withCatalog(ctx, f, func(c *catalog.Catalog, _ *session) (bool, error) {
-		return f.removeRecord(c, name)
+	err = d.whereItIs(ctx, name, func(f *fileSystem) error {
+		d.stopIdle(name)
+		if err := d.detach(name, true); err != nil {
+			return err
+		}
+		return f.remove(ctx, name)
 	})
-	if err != nil {
+	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
 		return err
-	}
-	if err := f.unpoint(ctx, name); err != nil {
-		return err
-	}
-	if condemned {
-		d.sweepSoon(f)
 	}
 	return d.unlearn(name)
 }
 
+// remove removes record, data and the pointer at home.
+func (f *fileSystem) remove(ctx context.Context, name string) error {
+	condemned, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (bool, error) {
+		return f.removeRecord(ctx, c, name)
+	})
+	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+		return err
+	}
+	if condemned {
+		f.d.sweepSoon(f)
+	}
+	return errors.Join(err, f.unpoint(ctx, name))
+}
+
 // removeRecord removes record and data. Each step may be repeated after a crash:
-// first the record says "removing", so that nobody mounts the volume half gone.
-func (f *fileSystem) removeRecord(c *catalog.Catalog, name string) (condemned bool, err error) {
+// first the record says "removing", so that nobody mounts the volume half gone. A
+// call that its caller has given up goes on only from there.
+func (f *fileSystem) removeRecord(ctx context.Context, c *catalog.Catalog, name string) (condemned bool, err error) {
 	record, err := c.Lookup(name)
-	switch {
-	case errors.Is(err, catalog.ErrNotFound):
-		return false, nil
-	case errors.Is(err, catalog.ErrDamaged):
+	if errors.Is(err, catalog.ErrDamaged) {
 		// Where its data is cannot be told, so the data stays.
 		aside, asideErr := c.SetAside(name)
 		f.d.log.WithField("volume", name).Warnf("%v; it was set aside as %s/%s, the data stays where it is", err, catalog.DirName, aside)
 		return false, asideErr
-	case err != nil:
+	}
+	if err != nil {
+		return false, err
+	}
+	if record.FileSystem != "" {
+		return false, catalog.ErrMoved
+	}
+	if err := ctx.Err(); err != nil {
 		return false, err
 	}
 	if record.State != catalog.Removing {
-		keep, err := f.keepsData(record)
-		if err != nil {
-			return false, err
-		}
-		if keep {
+		if record.Options.Remove == catalog.RemoveKeep || !record.Made {
 			return false, c.Drop(name)
 		}
-		record.State = catalog.Removing
-		record.Trash = catalog.NewTrashEntry(name, time.Now(), rand.Text()[:6])
-		if err := c.Replace(record); err != nil {
+		if record, err = beginRemoving(c, record); err != nil {
 			return false, err
 		}
 	}
 	return record.Options.Remove == catalog.RemoveDelete, f.finishRemoving(c, record)
 }
 
-// finishRemoving takes a record that says "removing" to its end.
+// beginRemoving has the record say where the data is going.
+func beginRemoving(c *catalog.Catalog, record catalog.Record) (catalog.Record, error) {
+	directory, err := c.DirectoryOf(record)
+	if err != nil {
+		return record, err
+	}
+	record.State, record.Directory = catalog.Removing, directory
+	record.Trash = catalog.NewTrashEntry(record.Name, time.Now(), rand.Text()[:6])
+	return record, c.Replace(record)
+}
+
+// finishRemoving takes a record that says "removing" to its end, on whichever host.
+// If the data may not or cannot leave, the record says "ready" again and the volume
+// is as it was.
 func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record) error {
-	if err := c.MoveToTrash(record); err != nil {
+	keep, err := f.keepsData(c, record)
+	if err == nil && !keep {
+		err = c.MoveToTrash(record)
+	}
+	if err != nil {
+		if isDefinite(err) {
+			record.State, record.Trash, record.Directory = catalog.Ready, "", 0
+			err = errors.Join(err, c.Replace(record))
+		}
 		return err
 	}
-	if record.Options.Remove == catalog.RemoveDelete {
+	if record.Options.Remove == catalog.RemoveDelete && !keep {
 		if err := c.Condemn(record.Trash); err != nil {
 			return err
 		}
 	}
-	return c.Drop(record.Name)
+	return c.DropRemoved(record)
+}
+
+// isDefinite tells whether trying again would fail in the same way.
+func isDefinite(err error) bool {
+	var other conflict
+	return errors.As(err, &other) || errors.Is(err, catalog.ErrDamaged) || errors.Is(err, catalog.ErrNewer) ||
+		errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EXDEV) || errors.Is(err, syscall.ENOTEMPTY)
 }
 
 // keepsData tells whether a volume's directory stays when the volume is
-// removed, and refuses to take other volumes' directories with it.
-func (f *fileSystem) keepsData(record catalog.Record) (bool, error) {
-	if record.Options.Remove == catalog.RemoveKeep || !record.Made {
-		return true, nil
+// removed, because another has the same, and refuses to take other volumes'
+// directories with it. It asks after the record says "removing", as Create asks
+// after its record is there: of two hosts at work at once, one sees the other.
+func (f *fileSystem) keepsData(c *catalog.Catalog, record catalog.Record) (bool, error) {
+	neighbours, err := c.Neighbours(record)
+	if err != nil {
+		return false, err
 	}
-	for name, other := range f.d.known.All() {
+	keep := false
+	for _, other := range neighbours {
 		switch {
-		case name == record.Name || other.FileSystem != f.spec.String():
-		case other.Record.Path == record.Path:
-			f.d.log.WithField("volume", record.Name).Infof("its directory %s stays: volume %q has the same", record.Path, name)
-			return true, nil
-		case strings.HasPrefix(other.Record.Path, record.Path+"/"):
-			return false, conflict{fmt.Errorf("volume %q lies inside its directory (%s): remove that one first", name, other.Record.Path)}
+		case other.Path == record.Path:
+			f.d.log.WithField("volume", record.Name).Infof("its directory %s stays: volume %q has the same", record.Path, other.Name)
+			keep = true
+		case other.Within(record):
+			return false, conflict{fmt.Errorf("volume %q lies inside its directory (%s): remove that one first", other.Name, other.Path)}
 		}
 	}
-	return false, nil
+	return keep, nil
 }
 
-// unpoint removes the home catalogue's pointer to a volume elsewhere.
+// unpoint removes the home catalogue's pointer to a volume on this file system.
 func (f *fileSystem) unpoint(ctx context.Context, name string) error {
 	home := f.d.home()
 	if f == home {
 		return nil
 	}
-	_, err := withCatalog(ctx, home, func(c *catalog.Catalog, _ *session) (struct{}, error) {
+	_, err := withCatalog(ctx, home, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
 		record, err := c.Lookup(name)
 		if errors.Is(err, catalog.ErrNotFound) || err == nil && record.FileSystem != f.spec.String() {
 			return struct{}{}, nil
@@ -142,7 +169,7 @@ func (f *fileSystem) unpoint(ctx context.Context, name string) error {
 }
 
 // sweepSoon deletes what is condemned on a file system, in the background. What
-// a crash leaves is found again at the next start.
+// a crash leaves is found again when the file system is next mounted.
 func (d *Driver) sweepSoon(f *fileSystem) {
 	d.spawn(func() {
 		if err := d.sweep(d.life, f); err != nil && d.life.Err() == nil {
@@ -152,18 +179,23 @@ func (d *Driver) sweepSoon(f *fileSystem) {
 }
 
 // sweep does not take one of the file system's slots, nor an answer's time
-// limit: a large tree takes long.
+// limit: a large tree takes long. One at a time does it.
 func (d *Driver) sweep(ctx context.Context, f *fileSystem) error {
 	s, err := f.transport(nil).connect(ctx)
 	if err != nil {
 		return err
 	}
+	if !f.sweeping.CompareAndSwap(false, true) {
+		return nil
+	}
 	if !s.use() {
+		f.sweeping.Store(false)
 		return errRetired
 	}
 	ended := make(chan error, 1)
 	d.stragglers.Go(func() {
 		defer s.release()
+		defer f.sweeping.Store(false)
 		c, err := s.openCatalog(d.host.name)
 		if err == nil {
 			err = c.DeleteCondemned(ctx.Err)

@@ -2,12 +2,14 @@ package driver_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 )
 
 // trash are the entries of the trash, by the directories that hold data.
@@ -157,7 +159,8 @@ func TestRemovalCutOffByACrash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	half := strings.Replace(string(text), `"state": "ready"`, `"state": "removing", "trash": "20261121T000000Z-half-data"`, 1)
+	half := strings.Replace(string(text), `"state": "ready"`,
+		fmt.Sprintf(`"state": "removing", "trash": "20261121T000000Z-half-data", "directory": %d`, inode(t, filepath.Join(shared, "data"))), 1)
 	if err := os.WriteFile(record, []byte(half), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -168,6 +171,128 @@ func TestRemovalCutOffByACrash(t *testing.T) {
 	if len(trash(t, shared)) != 1 {
 		t.Error("the data is not in the trash")
 	}
+}
+
+func inode(t *testing.T, path string) uint64 {
+	t.Helper()
+	id, err := tree.IdentityOf(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id.Inode
+}
+
+func TestRemovalThatAnotherHostHasFinishedTakesNothingElse(t *testing.T) {
+	shared := t.TempDir()
+	a := newHost(t, shared)
+	a.create("data", "remove=delete")
+	record := filepath.Join(shared, ".docker-volume-efs/volumes/data.json")
+	text, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A stalled after it had announced the removal of a directory; the one that is
+	// there now is another.
+	half := strings.Replace(string(text), `"state": "ready"`, `"state": "removing", "trash": "20261121T000000Z-half-data", "directory": 1`, 1)
+	if err := errors.Join(
+		os.WriteFile(record, []byte(half), 0o600),
+		os.WriteFile(filepath.Join(shared, "data/new"), nil, 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
+	a.remove("data")
+	if !exists(t, filepath.Join(shared, "data/new")) {
+		t.Error("the new directory is gone")
+	}
+}
+
+func TestRemovalCutOffBeforeTheRecordWentIsRepeatable(t *testing.T) {
+	shared := t.TempDir()
+	h := newHost(t, shared)
+	h.create("data", "remove=delete")
+	record := filepath.Join(shared, ".docker-volume-efs/volumes/data.json")
+	text, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const entry = "20261121T000000Z-half-data"
+	half := strings.Replace(string(text), `"state": "ready"`,
+		fmt.Sprintf(`"state": "removing", "trash": %q, "directory": %d`, entry, inode(t, filepath.Join(shared, "data"))), 1)
+	condemned := filepath.Join(shared, ".docker-volume-efs/deleting", entry)
+	if err := errors.Join(
+		os.WriteFile(record, []byte(half), 0o600),
+		os.Mkdir(condemned, 0o700),
+		os.Rename(filepath.Join(shared, "data"), filepath.Join(condemned, "data")),
+		os.WriteFile(filepath.Join(condemned, "record.json"), nil, 0o600),
+	); err != nil {
+		t.Fatal(err)
+	}
+	h.remove("data")
+	h.create("data")
+}
+
+func TestVolumeMadeAnewElsewhere(t *testing.T) {
+	shared, elsewhere := t.TempDir(), t.TempDir()
+	a, b := newHost(t, shared), newHost(t, shared)
+	a.create("data", "remove=keep")
+	a.mount("data", "1")
+	a.write("data", "file", "old")
+	a.unmount("data", "1")
+	b.remove("data")
+	b.create("data", "filesystem=dir:"+elsewhere, "remove=delete")
+	b.mount("data", "1")
+	b.write("data", "file", "new")
+
+	t.Run("is mounted from where it is now", func(t *testing.T) {
+		a.mount("data", "2")
+		a.wantFile("data", "file", "new")
+		a.unmount("data", "2")
+	})
+	t.Run("is removed from where it is now", func(t *testing.T) {
+		a.remove("data")
+		if !exists(t, filepath.Join(shared, "data/file")) {
+			t.Error("the kept directory on the old file system is gone")
+		}
+	})
+}
+
+func TestNeighboursThatThisHostHasNotHeardOf(t *testing.T) {
+	t.Run("inside the directory keep it from being removed", func(t *testing.T) {
+		shared := t.TempDir()
+		a, b := newHost(t, shared), newHost(t, shared)
+		a.create("apps", "remove=delete")
+		b.create("inner", "path=/apps/inner")
+		wantKind(t, a.Remove(t.Context(), "apps"), driver.Conflict, `"inner"`)
+		a.mount("apps", "1") // the refused removal changed nothing
+	})
+	t.Run("on the same directory keep the data", func(t *testing.T) {
+		shared := t.TempDir()
+		a, b := newHost(t, shared), newHost(t, shared)
+		a.create("one", "path=/same", "remove=delete")
+		b.create("same", "remove=delete")
+		a.remove("one")
+		if !exists(t, filepath.Join(shared, "same")) {
+			t.Error("the directory is gone")
+		}
+	})
+	t.Run("that are being removed keep a volume from being made inside", func(t *testing.T) {
+		shared := t.TempDir()
+		a, b := newHost(t, shared), newHost(t, shared)
+		a.create("apps")
+		record := filepath.Join(shared, ".docker-volume-efs/volumes/apps.json")
+		text, err := os.ReadFile(record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		half := strings.Replace(string(text), `"ready"`, `"removing"`, 1)
+		if err := os.WriteFile(record, []byte(half), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		wantKind(t, b.Create(t.Context(), "inner", opts("path=/apps/inner")), driver.Conflict, `"apps"`, "being removed")
+		if exists(t, filepath.Join(shared, ".docker-volume-efs/volumes/inner.json")) {
+			t.Error("the refused volume has a record")
+		}
+	})
 }
 
 func TestDamagedRecord(t *testing.T) {

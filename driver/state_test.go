@@ -150,14 +150,70 @@ func TestRemovedElsewhereIsForgottenUnlessInUse(t *testing.T) {
 	eventually(t, "the used one has trouble", func() bool { return b.status("used")["trouble"] != nil })
 }
 
+func TestOneOddRecordDoesNotHideTheOthers(t *testing.T) {
+	shared := t.TempDir()
+	a := newHost(t, shared)
+	a.create("data")
+	if err := os.Mkdir(filepath.Join(shared, ".docker-volume-efs/volumes/odd.json"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b := newHost(t, shared, func(o *driver.Options) { o.Check = 20 * time.Millisecond })
+	eventually(t, "both are listed", func() bool {
+		volumes, _ := b.List(t.Context())
+		return len(volumes) == 2
+	})
+	if b.status("data")["trouble"] != nil {
+		t.Errorf("trouble of the good one: %v", b.status("data")["trouble"])
+	}
+	if b.status("odd")["trouble"] == nil {
+		t.Error("the odd one has no trouble")
+	}
+}
+
+func TestLostStateIsNoReasonToDenyAVolume(t *testing.T) {
+	shared := filepath.Join(t.TempDir(), "shared")
+	if err := os.Mkdir(shared, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t, shared)
+	h.create("data")
+	h.stop()
+	if err := errors.Join(
+		os.WriteFile(filepath.Join(h.options.Data, "state/volumes"), []byte("garbage\n"), 0o600),
+		os.Rename(shared, shared+"-away"),
+	); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	_, err := h.Get(t.Context(), "data")
+	wantKind(t, err, driver.Failed, "does not exist on this host")
+	if err := os.Rename(shared+"-away", shared); err != nil {
+		t.Fatal(err)
+	}
+	h.status("data")
+}
+
+func TestVolumeMadeAnewWithOtherOptionsIsShownAsItIs(t *testing.T) {
+	shared := t.TempDir()
+	a, b := newHost(t, shared), newHost(t, shared)
+	a.create("data", "path=/one")
+	b.status("data")
+	a.remove("data")
+	a.create("data", "path=/two")
+	b.mount("data", "1")
+	if got := b.status("data")["path"]; got != "/two" {
+		t.Errorf("path %v", got)
+	}
+}
+
 func TestNothingIsLeftInTheCatalogue(t *testing.T) {
 	shared := t.TempDir()
 	h := newHost(t, shared)
-	h.create("data")
+	h.create("data", "path=/a/b")
 	h.mount("data", "1")
 	h.unmount("data", "1")
 	h.remove("data")
-	for _, dir := range []string{"tmp", "volumes", "deleting"} {
+	for _, dir := range []string{"tmp", "volumes", "deleting", "paths"} {
 		entries, err := os.ReadDir(filepath.Join(shared, ".docker-volume-efs", dir))
 		if err != nil || len(entries) > 0 {
 			t.Errorf("%s holds %v, %v", dir, entries, err)

@@ -40,6 +40,7 @@ type transport struct {
 // attempt is one try to mount. A mount cannot be taken back, so whoever comes
 // while one is under way waits for the same.
 type attempt struct {
+	began   time.Time
 	done    chan struct{}
 	session *session // set before done is closed, if err is nil
 	err     error
@@ -122,25 +123,46 @@ func (s *session) openCatalog(host string) (*catalog.Catalog, error) {
 }
 
 // connect returns the transport's session, mounting if need be. It waits no
-// longer than the context; a mount under way goes on, and the next call finds it.
+// longer than the context and answerTimeout; a mount under way goes on, and the next call
+// finds it.
 func (t *transport) connect(ctx context.Context) (*session, error) {
-	t.mu.Lock()
-	if t.attempt == nil {
-		t.attempt = &attempt{done: make(chan struct{})}
-		t.fs.d.work.Go(func() { t.try(t.attempt) })
+	current, err := t.current()
+	if err != nil {
+		return nil, err
 	}
-	current := t.attempt
-	t.mu.Unlock()
+	patience, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
 	select {
 	case <-current.done:
 		return current.session, current.err
-	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return nil, ctx.Err()
-		}
-		return nil, fmt.Errorf("file system %s: the mount is not finished; it is still being tried: %w", t.fs.spec, errSilent)
+	case <-patience.Done():
 	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return nil, ctx.Err()
+	}
+	err = fmt.Errorf("file system %s: the mount is not finished; it is still being tried: %w", t.fs.spec, errSilent)
+	if time.Since(current.began) >= answerTimeout {
+		t.fs.note(err)
+	}
+	return nil, err
 }
+
+// current returns the attempt that is under way or has worked, or begins one.
+func (t *transport) current() (*attempt, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.attempt == nil {
+		begun := &attempt{done: make(chan struct{}), began: time.Now()}
+		if !t.fs.d.spawn(func() { t.try(begun) }) {
+			return nil, errClosing
+		}
+		t.attempt = begun
+	}
+	return t.attempt, nil
+}
+
+// errClosing reports a call that comes when the plugin is about to end.
+var errClosing = errors.New("the plugin is ending; try again when it is back")
 
 // try makes the attempt, and forgets it if it failed so that the next call
 // tries again.
@@ -148,13 +170,18 @@ func (t *transport) try(current *attempt) {
 	session, err := t.open(t.fs.d.life)
 	if err != nil {
 		err = fmt.Errorf("file system %s: %w", t.fs.spec, err)
-		t.mu.Lock()
-		t.attempt = nil
-		t.mu.Unlock()
 	}
 	t.fs.note(err)
+	t.mu.Lock()
 	current.session, current.err = session, err
+	if err != nil {
+		t.attempt = nil
+	}
+	t.mu.Unlock()
 	close(current.done)
+	if err == nil && len(t.options) == 0 {
+		t.fs.d.sweepSoon(t.fs)
+	}
 }
 
 // reset gives a session up, so that the next call mounts anew. Volumes that
@@ -229,12 +256,10 @@ func (t *transport) mount(ctx context.Context, m mount.Mount) (*session, error) 
 		root.Close()
 		return nil, explainMount(err, t.fs.spec)
 	}
-	session, err := t.openSession(root)
-	if err != nil {
-		root.Close()
-		return nil, err
+	if warning := root.Warning(); warning != nil {
+		t.fs.d.log.WithField("filesystem", t.fs.spec).Warn(warning)
 	}
-	return session, nil
+	return t.openSession(ctx, root)
 }
 
 func explainMount(err error, spec filesystem.Spec) error {
@@ -251,16 +276,24 @@ func explainMount(err error, spec filesystem.Spec) error {
 	return err
 }
 
-func (t *transport) openSession(root Root) (*session, error) {
-	server, err := root.Server()
-	if err != nil {
-		return nil, err
+// openSession takes the root over. The server may die at any moment, so it is
+// asked from where it can be left behind.
+func (t *transport) openSession(ctx context.Context, root Root) (*session, error) {
+	s, err := ask(ctx, t.fs, func(context.Context) (*session, error) {
+		server, err := root.Server()
+		if err != nil {
+			return nil, err
+		}
+		base, _, err := root.Dir().Make(t.fs.d.options.Root, dirMode)
+		if err != nil {
+			return nil, fmt.Errorf("open %s: %w", t.fs.d.options.Root, err)
+		}
+		return &session{root: root, base: base, server: server, since: time.Now()}, nil
+	}, (*session).retire)
+	if err != nil && !errors.Is(err, errSilent) {
+		root.Close()
 	}
-	base, _, err := root.Dir().Make(t.fs.d.options.Root, dirMode)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", t.fs.d.options.Root, err)
-	}
-	return &session{root: root, base: base, server: server, since: time.Now()}, nil
+	return s, err
 }
 
 // findServer returns the first address that answers: of the static mount

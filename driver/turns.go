@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"fmt"
 	"sync"
 )
 
@@ -40,6 +41,15 @@ func (t *turns) take(ctx context.Context, name string) (release func(), err erro
 		t.leave(name, current)
 		return nil, ctx.Err()
 	}
+}
+
+// takeTurn is take with an error for people.
+func (d *Driver) takeTurn(ctx context.Context, name string) (release func(), err error) {
+	release, err = d.turns.take(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("another call is still at work on this volume, try again: %w", err)
+	}
+	return release, nil
 }
 
 func (t *turns) leave(name string, current *turn) {

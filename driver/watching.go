@@ -15,13 +15,12 @@ import (
 
 // learnAtOnce is how many records a refresh reads before it keeps them: a host
 // that sees 10,000 volumes for the first time shows them as it goes.
-const learnAtOnce = 256
+const learnAtOnce = 64
 
 // watch looks after file systems and mounts until the Driver closes.
 func (d *Driver) watch() {
 	tick := time.NewTicker(d.options.Check)
 	defer tick.Stop()
-	d.sweepSoon(d.home())
 	for {
 		d.check(d.life)
 		select {
@@ -44,47 +43,45 @@ func (d *Driver) check(ctx context.Context) {
 	}
 }
 
-// checkFileSystem is run by one goroutine for each file system at a time: if the last
-// one still waits, it has told already that there is trouble.
+// checkFileSystem is run by one goroutine for each file system at a time.
 func (d *Driver) checkFileSystem(ctx context.Context, f *fileSystem) {
 	if !f.checking.CompareAndSwap(false, true) {
 		return
 	}
 	defer f.checking.Store(false)
+	var err error
 	if f == d.home() {
-		if err := d.refresh(ctx); err != nil {
-			f.noteUnlessClosing(err)
-			return
-		}
+		err = d.refresh(ctx)
 	} else if f.transport(nil).established() != nil {
-		if _, err := withCatalog(ctx, f, func(c *catalog.Catalog, _ *session) (tree.Stamp, error) { return c.Stamp() }); err != nil {
-			f.noteUnlessClosing(err)
-			return
-		}
+		_, err = withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (tree.Stamp, error) { return c.Stamp() })
 	}
-	d.checkMounts(ctx, f)
-}
-
-func (f *fileSystem) noteUnlessClosing(err error) {
-	if f.d.life.Err() == nil {
+	if d.life.Err() != nil {
+		return
+	}
+	if err != nil || f.transport(nil).established() != nil {
 		f.note(err)
+	}
+	if err == nil {
+		d.checkMounts(ctx, f)
 	}
 }
 
 // refreshSoon refreshes what is known of the home file system, waiting for it no
-// longer than patience, and not at all if the file system is in trouble.
+// longer than patience, and not at all if the file system does not answer.
 func (d *Driver) refreshSoon(ctx context.Context, patience time.Duration) {
-	home := d.home()
-	if _, trouble := home.health(); trouble != nil || home.transport(nil).established() == nil || d.options.Misconfigured != nil {
+	if d.options.Misconfigured != nil || !d.home().reachable() {
 		return
 	}
 	done := make(chan struct{})
-	d.spawn(func() {
+	begun := d.spawn(func() {
 		defer close(done)
-		if err := d.refresh(d.life); err != nil {
-			home.noteUnlessClosing(err)
+		if err := d.refresh(d.life); err != nil && d.life.Err() == nil {
+			d.home().note(err)
 		}
 	})
+	if !begun {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	select {
@@ -105,43 +102,47 @@ func (d *Driver) refresh(ctx context.Context) error {
 		names   []string
 		catalog string
 		changed bool
+		stamp   tree.Stamp
 	}
-	l, err := withCatalog(ctx, home, func(c *catalog.Catalog, _ *session) (listing, error) {
-		began := time.Now()
+	began := time.Now()
+	l, err := withCatalog(ctx, home, func(_ context.Context, c *catalog.Catalog, _ *session) (listing, error) {
 		stamp, err := c.Stamp()
 		if err != nil || home.alreadyListed(stamp, began) {
 			return listing{}, err
 		}
 		names, err := c.Names()
-		if err == nil {
-			home.keepListed(stamp, began)
-		}
-		return listing{names, c.ID(), true}, err
+		return listing{names, c.ID(), true, stamp}, err
 	})
 	if err != nil || !l.changed {
 		return err
 	}
-	return d.apply(ctx, home, l.names, l.catalog)
+	whole, err := d.apply(ctx, home, l.names, l.catalog)
+	if err == nil && whole {
+		home.keepListed(l.stamp, began)
+		d.amnesia.Store(false)
+	}
+	return err
 }
 
 func (f *fileSystem) alreadyListed(stamp tree.Stamp, now time.Time) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.freshness.observe(stamp, now)
-	return f.freshness.listed
+	f.listed.observe(stamp, now)
+	return f.listed.whole
 }
 
 func (f *fileSystem) keepListed(stamp tree.Stamp, began time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.freshness.stamp == stamp {
-		f.freshness.listed = f.freshness.observe(stamp, began)
+	if f.listed.stamp == stamp {
+		f.listed.whole = f.listed.observe(stamp, began)
 	}
 }
 
-// apply makes what is known agree with the names in a catalogue. What came from
-// another catalogue is not touched: Docker may still refer to it.
-func (d *Driver) apply(ctx context.Context, home *fileSystem, names []string, id string) error {
+// apply makes what is known agree with the names in a catalogue, and tells
+// whether nothing had to be put off. What came from another catalogue is not touched:
+// Docker may still refer to it.
+func (d *Driver) apply(ctx context.Context, home *fileSystem, names []string, id string) (whole bool, err error) {
 	listed := make(map[string]bool, len(names))
 	var fresh []string
 	known := d.known.All()
@@ -151,69 +152,88 @@ func (d *Driver) apply(ctx context.Context, home *fileSystem, names []string, id
 			fresh = append(fresh, name)
 		}
 	}
+	whole = true
 	for len(fresh) > 0 {
 		batch := fresh[:min(len(fresh), learnAtOnce)]
 		fresh = fresh[len(batch):]
-		if err := d.learnBatch(ctx, home, batch); err != nil {
-			return err
+		all, err := d.learnBatch(ctx, home, batch)
+		if err != nil {
+			return false, err
 		}
+		whole = whole && all
 	}
 	for name, k := range known {
 		if k.Catalog == id && !listed[name] {
-			if err := d.forgetRemoved(ctx, home, name); err != nil {
-				return err
+			forgotten, err := d.forgetRemoved(ctx, home, name)
+			if err != nil {
+				return false, err
 			}
+			whole = whole && forgotten
 		}
 	}
-	return nil
+	return whole, nil
 }
 
-func (d *Driver) learnBatch(ctx context.Context, home *fileSystem, names []string) error {
-	learned, err := withCatalog(ctx, home, func(c *catalog.Catalog, _ *session) (map[string]knowledge, error) {
-		all := make(map[string]knowledge, len(names))
+// learnBatch learns some volumes, and tells whether all could be read. One that
+// cannot (the server refuses it, say) does not keep the others.
+func (d *Driver) learnBatch(ctx context.Context, home *fileSystem, names []string) (all bool, err error) {
+	type answer struct {
+		learned map[string]knowledge
+		failed  error
+	}
+	a, err := withCatalog(ctx, home, func(ctx context.Context, c *catalog.Catalog, _ *session) (answer, error) {
+		a := answer{learned: make(map[string]knowledge, len(names))}
 		for _, name := range names {
+			if err := ctx.Err(); err != nil {
+				return a, err
+			}
 			record, err := c.Lookup(name)
 			k, err := home.knowledgeOf(c, name, record, err)
-			if errors.Is(err, catalog.ErrNotFound) {
-				continue // gone again
+			switch {
+			case errors.Is(err, catalog.ErrNotFound): // gone again
+			case err != nil:
+				a.failed = fmt.Errorf("record of volume %q: %w", name, err)
+			default:
+				a.learned[name] = k
 			}
-			if err != nil {
-				return nil, err
-			}
-			all[name] = k
 		}
-		return all, nil
+		return a, nil
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
-	return d.learn(learned)
+	if a.failed != nil {
+		d.log.WithField("filesystem", home.spec).Warn(a.failed)
+	}
+	return a.failed == nil, d.learn(a.learned)
 }
+
+// turnLimit is how long news of a removal wait for a call at work on the volume.
+const turnLimit = time.Second
 
 // forgetRemoved forgets a volume that another host has removed. One that is in use
 // here stays known, with that trouble. A call at work on the volume comes first:
 // it may just have made it.
-func (d *Driver) forgetRemoved(ctx context.Context, home *fileSystem, name string) error {
-	release, err := d.turns.take(ctx, name)
+func (d *Driver) forgetRemoved(ctx context.Context, home *fileSystem, name string) (forgotten bool, err error) {
+	turn, cancel := context.WithTimeout(ctx, turnLimit)
+	defer cancel()
+	release, err := d.turns.take(turn, name)
 	if err != nil {
-		return err
+		return false, ctx.Err() // later
 	}
 	defer release()
-	gone, err := withCatalog(ctx, home, func(c *catalog.Catalog, _ *session) (bool, error) {
+	gone, err := withCatalog(ctx, home, func(_ context.Context, c *catalog.Catalog, _ *session) (bool, error) {
 		_, err := c.Lookup(name)
-		if errors.Is(err, catalog.ErrNotFound) {
-			return true, nil
-		}
-		return false, nil // it is there, in whatever condition
+		return errors.Is(err, catalog.ErrNotFound), nil // whatever else: it is there
 	})
 	if err != nil || !gone {
-		return err
+		return err == nil, err
 	}
 	if u, ok := d.uses.table.Get(name); ok && u.total() > 0 {
 		d.setTrouble(name, "another host has removed this volume while containers here use it")
-		return nil
+		return false, nil
 	}
-	return d.unlearn(name)
+	return true, d.unlearn(name)
 }
 
 // checkMounts notices mounted volumes whose directory is gone or was replaced.
@@ -221,26 +241,40 @@ func (d *Driver) forgetRemoved(ctx context.Context, home *fileSystem, name strin
 func (d *Driver) checkMounts(ctx context.Context, f *fileSystem) {
 	for name := range d.uses.table.All() {
 		k, ok := d.known.Get(name)
-		if !ok || k.FileSystem != f.spec.String() || k.Record.Path == "" {
+		if !ok || k.FileSystem != f.spec.String() {
 			continue
 		}
-		t := f.transport(k.Record.Options.NFS)
-		dir, s, err := t.openDir(ctx, k.Record.Path)
-		if errors.Is(err, fs.ErrNotExist) {
-			d.setTrouble(name, fmt.Sprintf("its directory %s is gone from the file system: restore it there", k.Record.Path))
-			continue
-		}
+		record, err := f.record(ctx, name)
 		if err != nil {
-			continue // the file system's own trouble, noted there
+			continue // told by forgetRemoved, by Mount, or the file system's own trouble
 		}
-		now, err := dir.Identity()
-		there, thereErr := tree.IdentityOf(d.mountpoint(name))
-		_ = dir.Close()
-		s.release()
-		if u, ok := d.uses.table.Get(name); ok && u.total() > 0 && err == nil && thereErr == nil && now.Inode != there.Inode {
-			d.setTrouble(name, "its directory was replaced on the file system; running containers have the old one: restart them")
+		if trouble, known := d.checkMount(ctx, f, record); known {
+			d.setTrouble(name, trouble)
 		}
 	}
+}
+
+// checkMount compares a volume's directory with what is mounted here; known is
+// false if the file system did not say.
+func (d *Driver) checkMount(ctx context.Context, f *fileSystem, record catalog.Record) (trouble string, known bool) {
+	dir, s, err := f.transport(record.Options.NFS).openDir(ctx, record.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Sprintf("its directory %s is gone from the file system: restore it there", record.Path), true
+	}
+	if err != nil {
+		return "", false
+	}
+	defer s.release()
+	defer dir.Close()
+	now, err := dir.Identity()
+	there, thereErr := tree.IdentityOf(d.mountpoint(record.Name))
+	if err != nil || thereErr != nil {
+		return "", false
+	}
+	if u, ok := d.uses.table.Get(record.Name); ok && u.total() > 0 && now.Inode != there.Inode {
+		return "its directory was replaced on the file system; running containers have the old one: restart them", true
+	}
+	return "", true
 }
 
 // reconcile makes counts and mount table agree after a start. A count without

@@ -82,7 +82,7 @@ func (l *Log) queue(line logLine) {
 		return
 	}
 	if l.dropped > 0 && cap(l.lines)-len(l.lines) > 1 {
-		l.lines <- logLine{to: l.err, text: fmt.Appendf(nil, "level=warning msg=\"%d log lines were dropped: nobody read them\"\n", l.dropped)}
+		l.lines <- l.droppedLine()
 		l.dropped = 0
 	}
 	select {
@@ -92,13 +92,28 @@ func (l *Log) queue(line logLine) {
 	}
 }
 
+// droppedLine says what is missing; it is called with mu held.
+func (l *Log) droppedLine() logLine {
+	return logLine{to: l.err, text: fmt.Appendf(nil, "level=warning msg=\"%d log lines were dropped: nobody read them\"\n", l.dropped)}
+}
+
 // Run writes lines until Close.
 func (l *Log) Run() {
 	defer close(l.done)
 	for line := range l.lines {
-		// There is nobody to tell that the log cannot be written.
-		_, _ = line.to.Write(line.text)
+		l.write(line)
 	}
+	l.mu.Lock()
+	missing, last := l.dropped > 0, l.droppedLine()
+	l.mu.Unlock()
+	if missing {
+		l.write(last)
+	}
+}
+
+func (l *Log) write(line logLine) {
+	// There is nobody to tell that the log cannot be written.
+	_, _ = line.to.Write(line.text)
 }
 
 // Close has the queued lines written, if they are taken within a second.

@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"sync"
 	"time"
 
@@ -42,6 +43,10 @@ func (s *Server) remove(ctx context.Context, c *call) error {
 
 func (s *Server) mount(ctx context.Context, c *call) error {
 	return s.volumes.Mount(ctx, c.Name, c.ID, func(mountpoint string) error {
+		if mountpoint == "" {
+			// The container would get the plugin's own root file system.
+			return errors.New("the volume has no mountpoint")
+		}
 		return c.answer(volume.MountResponse{Mountpoint: mountpoint})
 	})
 }
@@ -59,11 +64,18 @@ func (s *Server) get(ctx context.Context, c *call) error {
 		return err
 	}
 	found := &volume.Volume{Name: info.Name, Mountpoint: info.Mountpoint, Status: info.Status}
-	if !info.Created.IsZero() {
-		// Anything but RFC 3339 makes the engine forget the volume.
-		found.CreatedAt = info.Created.UTC().Format(time.RFC3339)
-	}
+	found.CreatedAt = createdAt(info.Created)
 	return c.answer(volume.GetResponse{Volume: found})
+}
+
+// createdAt is a time as the engine reads it, or nothing: any other text than
+// RFC 3339, which ends with the year 9999, makes the engine forget the volume.
+func createdAt(created time.Time) string {
+	created = created.UTC()
+	if year := created.Year(); created.IsZero() || year < 0 || year > 9999 {
+		return ""
+	}
+	return created.Format(time.RFC3339)
 }
 
 func (s *Server) path(ctx context.Context, c *call) error {

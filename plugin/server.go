@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/docker/go-plugins-helpers/sdk"
@@ -51,7 +54,7 @@ type Server struct {
 	volumes Volumes
 	log     logrus.FieldLogger
 	budget  time.Duration
-	calls   sync.WaitGroup
+	calls   calls
 	list    listAnswer
 }
 
@@ -70,30 +73,62 @@ func (s *Server) Serve(listener net.Listener) error {
 	return nil
 }
 
-// Wait waits for calls under way, no longer than the context.
+// Wait waits for calls under way, no longer than the context. Calls that come
+// afterwards on connections that are still open are dropped: whoever waits is
+// about to close the volumes.
 func (s *Server) Wait(ctx context.Context) {
-	done := make(chan struct{})
-	go func() {
-		s.calls.Wait()
-		close(done)
-	}()
 	select {
-	case <-done:
+	case <-s.calls.end():
 	case <-ctx.Done():
 	}
 }
 
+// calls counts calls under way. The zero value works.
+type calls struct {
+	mu       sync.Mutex // guards the following fields
+	underWay int
+	ended    chan struct{} // set by end; closed when the last call is done
+}
+
+// begin counts a call; false means that none may begin any more.
+func (c *calls) begin() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended != nil {
+		return false
+	}
+	c.underWay++
+	return true
+}
+
+func (c *calls) done() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.underWay--; c.underWay == 0 && c.ended != nil {
+		close(c.ended)
+	}
+}
+
+// end lets no further call begin and tells when the last one is done.
+func (c *calls) end() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended == nil {
+		c.ended = make(chan struct{})
+		if c.underWay == 0 {
+			close(c.ended)
+		}
+	}
+	return c.ended
+}
+
 // Listen listens on a Unix socket that only root may use. A socket that a crash
-// left is replaced; one that somebody serves is not.
+// left is replaced; one that somebody serves, or what is no socket, is not.
 func Listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("listen: %s is served by another process: stop that one first, or give another --socket", path)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeStale(path); err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
 	listener, err := net.Listen("unix", path)
@@ -104,6 +139,28 @@ func Listen(path string) (net.Listener, error) {
 		return nil, errors.Join(fmt.Errorf("listen: %w", err), listener.Close())
 	}
 	return listener, nil
+}
+
+// removeStale removes a socket that nobody serves. A refused connection is the
+// only proof of that: a busy server's queue may be full.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != os.ModeSocket:
+		return fmt.Errorf("%s is there and is not a socket: move it away, or give another --socket", path)
+	}
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		_ = conn.Close()
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("%s is served by another process: stop that one first, or give another --socket", path)
+	}
+	return os.Remove(path)
 }
 
 // request is what calls carry; each uses some of it.
@@ -117,23 +174,41 @@ type request struct {
 type call struct {
 	request
 	http.ResponseWriter
+	answered bool // or tried to: nothing may follow
 }
 
 // answer sends a response and returns an error if it did not leave.
 func (c *call) answer(response any) error {
-	c.Header().Set("Content-Type", sdk.DefaultContentTypeV1_1)
-	if raw, ok := response.([]byte); ok {
-		_, err := c.Write(raw)
-		return err
+	encoded, ok := response.([]byte)
+	if !ok {
+		var err error
+		if encoded, err = json.Marshal(response); err != nil {
+			return err
+		}
 	}
-	if err := json.NewEncoder(c.ResponseWriter).Encode(response); err != nil {
+	c.answered = true
+	c.Header().Set("Content-Type", sdk.DefaultContentTypeV1_1)
+	if _, err := c.Write(encoded); err != nil {
 		return err
 	}
 	return http.NewResponseController(c.ResponseWriter).Flush()
 }
 
-// fails sends an error as Docker understands it.
-func (c *call) fails(err error) { sdk.EncodeResponse(c, volume.NewErrorResponse(err.Error()), true) }
+// fails sends an error as Docker understands it, in one line.
+func (c *call) fails(err error) {
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	sdk.EncodeResponse(c, volume.NewErrorResponse(text), true)
+}
+
+var (
+	// errEmpty marks what the engine sends when it repeats a call after a broken
+	// connection.
+	errEmpty = errors.New("dropped: the request has no content")
+	// errPanic is what a call with a defect in it answers.
+	errPanic = errors.New("internal error, please report it with the plugin's log")
+	// errUnanswered is a defect, too: it would be an empty answer.
+	errUnanswered = errors.New("internal error, the call ended without an answer; please report it with the plugin's log")
+)
 
 // operation does one call's work and answers it; an error is answered by the
 // caller of the operation.
@@ -142,52 +217,77 @@ type operation func(ctx context.Context, c *call) error
 // handle wraps an operation in what every call has.
 func (s *Server) handle(name string, level logrus.Level, do operation) {
 	s.handler.HandleFunc("/VolumeDriver."+name, func(w http.ResponseWriter, r *http.Request) {
-		s.calls.Add(1)
-		defer s.calls.Done()
-		c := &call{ResponseWriter: w}
-		if !c.read(r) {
-			// The engine sends an empty body when it repeats a call after a broken
-			// connection. An answer, even an error, would be taken for the truth
-			// about the volume; a dropped connection is not.
-			s.log.WithField("call", name).Debug("dropped a request without content")
+		if !s.calls.begin() {
 			panic(http.ErrAbortHandler)
 		}
+		defer s.calls.done()
+		start := time.Now()
 		ctx, cancel := context.WithTimeout(r.Context(), s.budget)
 		defer cancel()
-		start := time.Now()
-		err := s.guarded(ctx, name, c, do)
+		c := &call{ResponseWriter: w}
+		err := c.read(r)
+		if err == nil {
+			err = s.guarded(ctx, name, c, do)
+		}
 		s.record(name, level, c, time.Since(start), err)
-		if err != nil && r.Context().Err() == nil {
+		switch {
+		case err == nil:
+		case c.answered, r.Context().Err() != nil, mustDrop(name, err):
+			panic(http.ErrAbortHandler) // closes the connection, silently
+		default:
 			c.fails(err)
 		}
 	})
 }
 
-// read takes the request in whole: only then does the server notice that the
-// engine gives up.
-func (c *call) read(r *http.Request) bool {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
-	return err == nil && len(body) > 0 && json.Unmarshal(body, &c.request) == nil
+// mustDrop tells whether an error must not be answered, because the engine
+// would take the answer for the truth about the volume and forget it. A dropped
+// connection is no answer.
+func mustDrop(name string, err error) bool {
+	switch name {
+	case "Get", "List", "Path":
+		return !isNotFound(err)
+	}
+	return errors.Is(err, errEmpty)
 }
 
-// errPanic is what a call with a defect in it answers.
-var errPanic = errors.New("internal error, please report it with the plugin's log")
+func isNotFound(err error) bool {
+	var known *driver.Error
+	return errors.As(err, &known) && known.Kind == driver.NotFound
+}
 
-// guarded runs the operation and turns a panic into an error. Queries are
-// dropped instead: an error would make Docker forget the volume.
+// read takes the request in whole: only then does the server notice that the
+// engine gives up.
+func (c *call) read(r *http.Request) error {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w that is whole: %w", errEmpty, err)
+	case len(bytes.TrimSpace(body)) == 0:
+		return errEmpty
+	case len(body) > maxBody:
+		// Who has not sent all of it does not read the answer.
+		_, _ = io.Copy(io.Discard, r.Body)
+		return fmt.Errorf("the request is longer than %d bytes", maxBody)
+	}
+	if err := json.Unmarshal(body, &c.request); err != nil {
+		return fmt.Errorf("the request is not understood: %w", err)
+	}
+	return nil
+}
+
+// guarded runs the operation and turns a panic into an error.
 func (s *Server) guarded(ctx context.Context, name string, c *call, do operation) (err error) {
 	defer func() {
-		p := recover()
-		if p == nil {
-			return
+		if p := recover(); p != nil {
+			s.log.WithFields(logrus.Fields{"call": name, "volume": c.Name}).Errorf("panic: %v\n%s", p, debug.Stack())
+			err = errPanic
 		}
-		s.log.WithFields(logrus.Fields{"call": name, "volume": c.Name}).Errorf("panic: %v\n%s", p, debug.Stack())
-		if name == "Get" || name == "List" || name == "Path" {
-			panic(http.ErrAbortHandler)
-		}
-		err = errPanic
 	}()
-	return do(ctx, c)
+	if err := do(ctx, c); err != nil || c.answered {
+		return err
+	}
+	return errUnanswered
 }
 
 // record writes the call's log line.
@@ -199,22 +299,15 @@ func (s *Server) record(name string, level logrus.Level, c *call, took time.Dura
 	if c.ID != "" {
 		fields["mount"] = c.ID
 	}
-	var known *driver.Error
 	switch {
 	case err == nil:
-	case name == "Get" && errors.As(err, &known) && known.Kind == driver.NotFound:
+	case name == "Get" && isNotFound(err):
 		// Docker asks every driver about every volume.
 		fields["outcome"] = "not found"
+	case errors.Is(err, errEmpty):
+		fields["outcome"], level = err.Error(), logrus.DebugLevel
 	default:
 		fields["outcome"], level = err.Error(), logrus.ErrorLevel
 	}
-	entry := s.log.WithFields(fields)
-	switch level {
-	case logrus.ErrorLevel:
-		entry.Error(name)
-	case logrus.DebugLevel:
-		entry.Debug(name)
-	default:
-		entry.Info(name)
-	}
+	s.log.WithFields(fields).Log(level, name)
 }

@@ -3,6 +3,7 @@ package plugin
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/sirupsen/logrus"
@@ -42,7 +43,7 @@ func settings() []setting {
 		}},
 		{"EFS_ZONE", func(s *Settings, v string) error {
 			s.Driver.Zone = v
-			return nil
+			return matches(zoneName, v, "the name of an availability zone, such as eu-central-1a")
 		}},
 		{"EFS_TARGETS", func(s *Settings, v string) (err error) {
 			s.Driver.Targets, err = proxy.ParseTargets(v)
@@ -68,9 +69,26 @@ func settings() []setting {
 		}},
 		{"AWS_REGION", func(s *Settings, v string) error {
 			s.Driver.Region = v
-			return nil
+			return matches(regionName, v, "the name of an AWS region, such as eu-central-1")
 		}},
 	}
+}
+
+var (
+	// zoneName is what package proxy allows before the "=" of a mount target.
+	zoneName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	// regionName is what may stand in a DNS name.
+	regionName = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+	// userInfo is a user's name and password in a URL. No setting takes them, and
+	// they must not reach the log.
+	userInfo = regexp.MustCompile(`://[^/@"]*@`)
+)
+
+func matches(pattern *regexp.Regexp, value, allowed string) error {
+	if pattern.MatchString(value) {
+		return nil
+	}
+	return errors.New("allowed: " + allowed)
 }
 
 func logLevel(value string) (logrus.Level, error) {
@@ -97,7 +115,7 @@ func ReadSettings(getenv func(string) string) Settings {
 		}
 	}
 	if wrong != nil {
-		s.Driver.Misconfigured = errors.New(strings.Join(wrong, "; ") +
+		s.Driver.Misconfigured = errors.New(userInfo.ReplaceAllString(strings.Join(wrong, "; "), "://…@") +
 			"; change it: docker plugin disable -f NAME, docker plugin set NAME KEY=VALUE, docker plugin enable NAME")
 	}
 	return s

@@ -25,9 +25,9 @@ const (
 	msgAccepted       = 0
 	acceptSuccess     = 0
 	lastFragment      = 1 << 31
-	// replyWords are xid, type, status, verifier's flavour and length, and
-	// accept status: all that NULL answers.
-	replyWords = 6
+	// maxReply is beyond any reply to NULL: six words, a verifier of at most 400
+	// bytes, and two words that explain a refusal.
+	maxReply = 512
 )
 
 // Ping connects to a mount target, calls NFS's NULL procedure and returns how
@@ -73,23 +73,56 @@ func callNull(conn io.ReadWriter, xid uint32) error {
 	if _, err := conn.Write(message); err != nil {
 		return err
 	}
-	reply := make([]byte, 4+4*replyWords)
-	if _, err := io.ReadFull(conn, reply); err != nil {
-		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-			return fmt.Errorf("%w: it closed the connection", ErrNotNFS)
-		}
+	mark := make([]byte, 4)
+	if err := readFull(conn, mark); err != nil {
+		return err
+	}
+	// A refusal is shorter or longer than a success, and what is no RPC at all
+	// may never send as much as either.
+	size := binary.BigEndian.Uint32(mark) &^ lastFragment
+	if mark[0]&0x80 == 0 || size > maxReply {
+		return errNoReply
+	}
+	reply := make([]byte, size)
+	if err := readFull(conn, reply); err != nil {
 		return err
 	}
 	return checkNull(reply, xid)
 }
 
+func readFull(conn io.Reader, data []byte) error {
+	_, err := io.ReadFull(conn, data)
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return fmt.Errorf("%w: it closed the connection", ErrNotNFS)
+	}
+	return err
+}
+
+var (
+	errNoReply = fmt.Errorf("%w: the answer is no RPC reply", ErrNotNFS)
+	errRefused = fmt.Errorf("%w: it refused the call", ErrNotNFS)
+)
+
+// checkNull reads a reply: xid, type, status, and if that is "accepted" the
+// verifier's flavour and length, the verifier, and the accept status.
 func checkNull(reply []byte, xid uint32) error {
+	if len(reply)%4 != 0 || len(reply) < 4*4 {
+		return errNoReply
+	}
 	word := func(i int) uint32 { return binary.BigEndian.Uint32(reply[4*i:]) }
 	switch {
-	case word(0) != lastFragment|4*replyWords, word(1) != xid, word(2) != rpcReply:
-		return fmt.Errorf("%w: the answer is no RPC reply", ErrNotNFS)
-	case word(3) != msgAccepted, word(6) != acceptSuccess:
-		return fmt.Errorf("%w: it refused the call", ErrNotNFS)
+	case word(0) != xid, word(1) != rpcReply:
+		return errNoReply
+	case word(2) != msgAccepted:
+		return errRefused
+	case len(reply) < 4*6, word(4) > uint32(len(reply)-4*6):
+		return errNoReply
+	}
+	switch status := reply[4*5+(word(4)+3)/4*4:]; {
+	case binary.BigEndian.Uint32(status) != acceptSuccess:
+		return errRefused
+	case len(status) > 4: // NULL returns nothing
+		return errNoReply
 	}
 	return nil
 }

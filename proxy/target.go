@@ -55,7 +55,11 @@ func parseTarget(item string) (Target, error) {
 	if !ok || !zoneName.MatchString(zone) {
 		return Target{}, fmt.Errorf("%q is not a zone's name", zone)
 	}
-	if addr, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
+	alone := text
+	if strings.HasPrefix(text, "[") && strings.HasSuffix(text, "]") {
+		alone = text[1 : len(text)-1]
+	}
+	if addr, err := netip.ParseAddr(alone); err == nil {
 		return Target{Zone: zone, Addr: netip.AddrPortFrom(addr.Unmap(), nfsPort)}, nil
 	}
 	addr, err := netip.ParseAddrPort(text)
@@ -69,6 +73,9 @@ func parseTarget(item string) (Target, error) {
 // others keep their order. An empty or unknown home changes nothing.
 func HomeFirst(targets []Target, home string) []Target {
 	ordered := slices.Clone(targets)
+	if home == "" {
+		return ordered // not the zone of targets whose zone is not known
+	}
 	slices.SortStableFunc(ordered, func(a, b Target) int {
 		return boolOrder(a.Zone == home) - boolOrder(b.Zone == home)
 	})

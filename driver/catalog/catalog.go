@@ -21,6 +21,7 @@ const (
 	tmpDir      = "tmp"
 	trashDir    = "trash"
 	deletingDir = "deleting"
+	pathsDir    = "paths"
 	suffix      = ".json"
 	recordFile  = "record.json"
 	dataDir     = "data"
@@ -68,7 +69,7 @@ func (c *Catalog) open() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for _, name := range []string{tmpDir, volumesDir, trashDir, deletingDir} {
+	for _, name := range []string{tmpDir, volumesDir, trashDir, deletingDir, pathsDir} {
 		dir, _, err := c.base.Make(name, dirMode)
 		if err != nil {
 			return err
@@ -93,7 +94,7 @@ func (c *Catalog) writeFormat() error {
 		return err
 	}
 	err = c.place(append(data, '\n'), func(tmp *tree.Dir, name string) error {
-		return tmp.Link(name, c.base, formatFile)
+		return errors.Join(tmp.Link(name, c.base, formatFile), c.base.Sync())
 	})
 	if errors.Is(err, fs.ErrExist) {
 		return nil // another host made it
@@ -141,22 +142,42 @@ func (c *Catalog) Stamp() (tree.Stamp, error) { return c.dirs[volumesDir].Refres
 // Lookup reads a record. It fails with [ErrNotFound], [ErrDamaged] or
 // [ErrNewer], or with what the file system says.
 func (c *Catalog) Lookup(name string) (Record, error) {
+	found, err := c.LookupAgain(name, Found{})
+	return found.Record, err
+}
+
+// Found is a record together with what tells whether it is still the same.
+type Found struct {
+	Record Record
+	stamp  tree.FileStamp
+}
+
+// LookupAgain is Lookup of a record that may have been found before: if nobody
+// has replaced it, which the server is asked, it is not read again.
+func (c *Catalog) LookupAgain(name string, before Found) (Found, error) {
 	if err := CheckName(name); err != nil {
-		return Record{}, err
+		return Found{}, err
 	}
 	if _, err := c.Stamp(); err != nil {
-		return Record{}, err
+		return Found{}, err
 	}
-	data, err := c.dirs[volumesDir].ReadFile(name + suffix)
+	dir := c.dirs[volumesDir]
+	if before.stamp != (tree.FileStamp{}) {
+		if now, err := dir.FileStamp(name + suffix); err == nil && now == before.stamp {
+			return before, nil
+		}
+	}
+	data, stamp, err := dir.ReadStamped(name + suffix)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return Record{}, ErrNotFound
-	case errors.Is(err, tree.ErrSymlink), errors.Is(err, tree.ErrTooLarge):
-		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return Found{}, ErrNotFound
+	case errors.Is(err, tree.ErrSymlink), errors.Is(err, tree.ErrTooLarge), errors.Is(err, tree.ErrNotRegular):
+		return Found{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	case err != nil:
-		return Record{}, err
+		return Found{}, err
 	}
-	return parseRecord(name, data)
+	record, err := parseRecord(name, data)
+	return Found{Record: record, stamp: stamp}, err
 }
 
 // Names lists the volumes that have a record, in no order.
@@ -184,12 +205,18 @@ func (c *Catalog) Add(record Record) (current Record, won bool, err error) {
 	if err != nil {
 		return Record{}, false, err
 	}
+	if err := c.claim(record); err != nil {
+		return Record{}, false, err
+	}
 	err = c.place(data, func(tmp *tree.Dir, name string) error {
 		return tmp.Link(name, c.dirs[volumesDir], record.Name+suffix)
 	})
 	if errors.Is(err, fs.ErrExist) {
 		current, err = c.Lookup(record.Name)
 		return current, false, err
+	}
+	if err == nil {
+		err = c.dirs[volumesDir].Sync()
 	}
 	return record, err == nil, err
 }
@@ -200,13 +227,38 @@ func (c *Catalog) Replace(record Record) error {
 	if err != nil {
 		return err
 	}
-	return c.place(data, func(tmp *tree.Dir, name string) error {
+	err = c.place(data, func(tmp *tree.Dir, name string) error {
 		return tmp.Rename(name, c.dirs[volumesDir], record.Name+suffix)
 	})
+	if err != nil {
+		return err
+	}
+	return c.dirs[volumesDir].Sync()
 }
 
 // Drop removes a record; one that is not there is no error.
-func (c *Catalog) Drop(name string) error { return c.dirs[volumesDir].Unlink(name + suffix) }
+func (c *Catalog) Drop(name string) error {
+	if err := c.dirs[volumesDir].Unlink(name + suffix); err != nil {
+		return err
+	}
+	if err := c.dirs[volumesDir].Sync(); err != nil {
+		return err
+	}
+	return c.dirs[pathsDir].Unlink(name)
+}
+
+// DropRemoved removes the record of a volume whose data has left, unless
+// another host has done that and the name means another volume by now.
+func (c *Catalog) DropRemoved(record Record) error {
+	current, err := c.Lookup(record.Name)
+	if errors.Is(err, ErrNotFound) || err == nil && (current.State != Removing || current.Trash != record.Trash) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.Drop(record.Name)
+}
 
 // SetAside moves a damaged record out of the way, keeps its bytes in the
 // catalogue, and returns the name they have there.
@@ -223,7 +275,11 @@ func (c *Catalog) place(data []byte, put func(tmp *tree.Dir, name string) error)
 	if err := tmp.WriteNew(name, data, fileMode); err != nil {
 		return err
 	}
-	err := put(tmp, name)
+	if err := put(tmp, name); err != nil {
+		// What cannot be unlinked now is swept later.
+		_ = tmp.Unlink(name)
+		return err
+	}
 	// After a rename there is nothing left to unlink.
-	return errors.Join(err, tmp.Unlink(name))
+	return tmp.Unlink(name)
 }

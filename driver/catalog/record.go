@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
@@ -47,8 +48,32 @@ type Record struct {
 	Made      bool      `json:"made"`
 	Created   time.Time `json:"created"`
 	CreatedBy string    `json:"created_by"`
-	// Trash names the trash entry of a volume being removed.
-	Trash string `json:"trash,omitempty"`
+	// Trash names the trash entry of a volume being removed, and Directory is
+	// the inode of the directory that goes there: no other one may.
+	Trash     string `json:"trash,omitempty"`
+	Directory uint64 `json:"directory,omitempty"`
+}
+
+// ErrMoved reports a record that only points at the volume on another file
+// system.
+var ErrMoved = errors.New("the volume is on another file system")
+
+// CheckPath checks a volume's path and returns it clean. The root itself, which
+// holds the catalogue, and the catalogue cannot be volumes.
+func CheckPath(path string) (string, error) {
+	clean, err := filesystem.CleanPath(path)
+	if err != nil {
+		return "", fmt.Errorf("%w; allowed: an absolute path under the file system's root, such as /apps/data", err)
+	}
+	if clean == "/" {
+		return "", errors.New("the root itself cannot be a volume, it holds the catalogue; name a directory beneath it")
+	}
+	for component := range strings.SplitSeq(clean, "/") {
+		if component == DirName {
+			return "", fmt.Errorf("%s is the catalogue and cannot be a volume", DirName)
+		}
+	}
+	return clean, nil
 }
 
 // Options are what a volume was created with. They hold on every host.
@@ -164,10 +189,10 @@ func (r Record) check(name string) error {
 	default:
 		return fmt.Errorf("state %q is unknown", r.State)
 	}
-	if clean, err := filesystem.CleanPath(r.Path); err != nil {
+	if clean, err := CheckPath(r.Path); err != nil {
 		return err
-	} else if clean != r.Path || r.Path == "/" {
-		return fmt.Errorf("path %q is not that of a volume", r.Path)
+	} else if clean != r.Path {
+		return fmt.Errorf("path %q is not clean", r.Path)
 	}
 	if r.FileSystem != "" {
 		if _, err := filesystem.Parse(r.FileSystem); err != nil {

@@ -5,8 +5,15 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"syscall"
 	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 )
+
+// staleAfter is how old a file in tmp/ is when it counts as left by a crash; no
+// call takes a minute.
+const staleAfter = 24 * time.Hour
 
 // NewTrashEntry returns a fresh name for a trash entry, which sorts by time.
 func NewTrashEntry(name string, now time.Time, random string) string {
@@ -17,11 +24,30 @@ func NewTrashEntry(name string, now time.Time, random string) string {
 	return now.UTC().Format("20060102T150405Z") + "-" + random + "-" + name
 }
 
+// DirectoryOf returns the inode of the volume's directory, 0 if there is none.
+func (c *Catalog) DirectoryOf(record Record) (uint64, error) {
+	dir, err := c.root.Open(record.Path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer dir.Close()
+	id, err := dir.Identity()
+	return id.Inode, err
+}
+
 // MoveToTrash moves a volume's directory, with a copy of its record, into the
 // trash entry that the record names. It may be repeated: what has been done stays
-// done. The directory is moved by name from its own parent and nothing is
-// followed, so that nobody can have another directory moved instead.
+// done. Only the directory with the record's inode is moved: if another host has
+// finished this removal and made a new volume at the path, that one stays. The move is
+// made from the parent's descriptor and nothing is followed.
 func (c *Catalog) MoveToTrash(record Record) error {
+	now, err := c.DirectoryOf(record)
+	if err != nil || now == 0 || now != record.Directory {
+		return err
+	}
 	entry, _, err := c.dirs[trashDir].Make(record.Trash, dirMode)
 	if err != nil {
 		return fmt.Errorf("make trash entry: %w", err)
@@ -35,9 +61,6 @@ func (c *Catalog) MoveToTrash(record Record) error {
 		return fmt.Errorf("write trash entry: %w", err)
 	}
 	parent, err := c.root.Open(path.Dir(record.Path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
@@ -45,31 +68,98 @@ func (c *Catalog) MoveToTrash(record Record) error {
 	if _, err := parent.Refresh(); err != nil {
 		return err
 	}
-	err = parent.Rename(path.Base(record.Path), entry, dataDir)
+	name := path.Base(record.Path)
+	if err := parent.Rename(name, entry, dataDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return errors.Join(undoWrongMove(entry, parent, name, record.Directory), parent.Sync(), entry.Sync())
+}
+
+// undoWrongMove puts a directory back that took the place of the one to be moved
+// between the look at it and the move.
+func undoWrongMove(entry, parent *tree.Dir, name string, inode uint64) error {
+	moved, err := entry.Open(dataDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer moved.Close()
+	if id, err := moved.Identity(); err != nil || id.Inode == inode {
+		return err
+	}
+	return entry.Rename(dataDir, parent, name)
+}
+
+// Condemn marks a trash entry to be deleted by [Catalog.DeleteCondemned]. It may
+// be repeated.
+func (c *Catalog) Condemn(entry string) error {
+	err := c.dirs[trashDir].Rename(entry, c.dirs[deletingDir], entry)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, syscall.ENOTEMPTY), errors.Is(err, fs.ErrExist):
+		// It was condemned before a crash, and the repetition has made an entry
+		// without data.
+		return c.dropEmptyEntry(entry)
 	}
 	return err
 }
 
-// Condemn marks a trash entry to be deleted by [Catalog.DeleteCondemned].
-func (c *Catalog) Condemn(entry string) error {
-	err := c.dirs[trashDir].Rename(entry, c.dirs[deletingDir], entry)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+func (c *Catalog) dropEmptyEntry(name string) error {
+	entry, err := c.dirs[trashDir].Open(name)
+	if err != nil {
+		return err
 	}
-	return err
+	defer entry.Close()
+	if err := entry.Unlink(recordFile); err != nil {
+		return err
+	}
+	return c.dirs[trashDir].RemoveEmpty(name)
 }
 
 // DeleteCondemned deletes what is condemned, on this host or another, also what
-// an earlier run left. more is asked before each file; an error of it stops.
+// an earlier run left, and what crashes left in tmp/. One entry that cannot be deleted
+// does not keep the others. more is asked before each file; an error of it stops.
 func (c *Catalog) DeleteCondemned(more func() error) error {
-	names, err := c.dirs[deletingDir].Names()
+	var failed error
+	for done := map[string]bool{}; ; {
+		names, err := c.dirs[deletingDir].Names()
+		if err != nil {
+			return err
+		}
+		progress := false
+		for _, name := range names {
+			if done[name] {
+				continue
+			}
+			done[name], progress = true, true
+			if err := c.dirs[deletingDir].RemoveTree(name, more); err != nil {
+				failed = err
+			}
+			if err := more(); err != nil {
+				return err
+			}
+		}
+		if !progress {
+			return errors.Join(failed, c.sweepTmp())
+		}
+	}
+}
+
+func (c *Catalog) sweepTmp() error {
+	tmp := c.dirs[tmpDir]
+	names, err := tmp.Names()
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := c.dirs[deletingDir].RemoveTree(name, more); err != nil {
+		stamp, err := tmp.FileStamp(name)
+		if err == nil && time.Since(time.Unix(stamp.Changed.Seconds, 0)) > staleAfter {
+			err = tmp.Unlink(name)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Kind tells what sort of thing a file system is.
@@ -98,6 +100,10 @@ func parseDir(dir string) (Spec, error) {
 	if clean == "/" {
 		return Spec{}, errors.New("the host's whole root cannot hold volumes; name a directory")
 	}
+	if strings.TrimSpace(clean) != clean {
+		// Parse would not read back what String returns.
+		return Spec{}, fmt.Errorf("path %q ends in a space", clean)
+	}
 	return Spec{Kind: Directory, Dir: clean}, nil
 }
 
@@ -110,9 +116,12 @@ func parseNFS(text string) (Spec, error) {
 		return Spec{}, errors.New("only host, port and path may be given")
 	}
 	spec := Spec{Kind: NFS, Host: strings.ToLower(u.Hostname()), Port: NFSPort, Export: "/"}
-	if addr, err := netip.ParseAddr(spec.Host); err == nil {
+	addr, err := netip.ParseAddr(u.Hostname())
+	switch {
+	// An address's zone is an interface's name, but could be any text.
+	case err == nil && (addr.Zone() == "" || hostName.MatchString(addr.Zone())):
 		spec.Host = addr.Unmap().String()
-	} else if !hostName.MatchString(spec.Host) {
+	case !hostName.MatchString(spec.Host):
 		return Spec{}, fmt.Errorf("host %q is neither a name nor an address", u.Hostname())
 	}
 	if p := u.Port(); p != "" {
@@ -153,7 +162,7 @@ func CleanPath(p string) (string, error) {
 			return "", fmt.Errorf("path %q climbs with \"..\"", p)
 		case len(component) > maxComponent:
 			return "", fmt.Errorf("path %q has a component longer than %d bytes", p, maxComponent)
-		case strings.ContainsFunc(component, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }):
+		case strings.ContainsFunc(component, func(r rune) bool { return unicode.IsControl(r) || r == utf8.RuneError }):
 			return "", fmt.Errorf("path %q has a control character or is not UTF-8", p)
 		}
 	}

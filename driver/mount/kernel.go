@@ -15,7 +15,7 @@ import (
 
 // attachRoot puts a mount at the thread's rootDir, because only an attached one
 // can be cloned, and opens it. It takes the descriptor over.
-func attachRoot(fd int, m Mount) (*tree.Dir, error) {
+func attachRoot(fd int) (*tree.Dir, error) {
 	defer unix.Close(fd)
 	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, rootDir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return nil, fmt.Errorf("attach: %w", err)
@@ -24,14 +24,7 @@ func attachRoot(fd int, m Mount) (*tree.Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	dir := tree.FromFD(dirFD, "/")
-	if m.ReadAheadKiB != 0 {
-		if err := setReadAhead(dir, m.ReadAheadKiB); err != nil {
-			_ = dir.Close()
-			return nil, err
-		}
-	}
-	return dir, nil
+	return tree.FromFD(dirFD, "/"), nil
 }
 
 // newMount makes a mount that is not attached anywhere yet.

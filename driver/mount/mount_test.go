@@ -53,7 +53,7 @@ func attach(t *testing.T, root *mount.Root, path string, flags mount.Flags) (tar
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := mount.Detach(target); err != nil {
+		if _, err := mount.Detach(target); err != nil {
 			t.Error(err)
 		}
 	})
@@ -127,22 +127,23 @@ func open2(t *testing.T, path string) *tree.Dir {
 	return dir
 }
 
-func TestDetachRemovesEveryLayerAndIsRepeatable(t *testing.T) {
+func TestDetachTakesOneLayerAtATimeAndIsRepeatable(t *testing.T) {
 	root, _ := bind(t, "a", "b")
 	target := attach(t, root, "a", mount.Flags{})
 	if err := root.Attach(open(t, root, "b"), target, mount.Flags{}); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
-		if err := mount.Detach(target); err != nil {
-			t.Fatal(err)
-		}
-		if line := tableLine(t, target); line != "" {
-			t.Fatalf("still mounted: %s", line)
+	for _, want := range []bool{true, true, false, false} {
+		mounted, err := mount.Detach(target)
+		if err != nil || mounted != want {
+			t.Fatalf("detached %v, %v; want %v", mounted, err, want)
 		}
 	}
-	if err := mount.Detach(filepath.Join(target, "never-was")); err != nil {
-		t.Fatalf("detach of a path that is not there: %v", err)
+	if line := tableLine(t, target); line != "" {
+		t.Fatalf("still mounted: %s", line)
+	}
+	if mounted, err := mount.Detach(filepath.Join(target, "never-was")); mounted || err != nil {
+		t.Fatalf("detach of a path that is not there: %v, %v", mounted, err)
 	}
 }
 
@@ -160,7 +161,7 @@ func TestUnderListsDirectChildrenOnly(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			if err := mount.Detach(target); err != nil {
+			if _, err := mount.Detach(target); err != nil {
 				t.Error(err)
 			}
 		})

@@ -38,9 +38,10 @@ type Root struct {
 	done  chan struct{}
 
 	// set before done is closed
-	err   error
-	dir   *tree.Dir
-	table *os.File
+	err     error
+	warning error
+	dir     *tree.Dir
+	table   *os.File
 
 	closing  sync.Once
 	closed   chan struct{}
@@ -63,6 +64,10 @@ func (r *Root) Done() <-chan struct{} { return r.done }
 
 // Err is nil if the root is mounted; valid after Done.
 func (r *Root) Err() error { return r.err }
+
+// Warning is what did not work although the root is mounted, nil if all did: read-ahead
+// that could not be set costs speed, not data. Valid after Done.
+func (r *Root) Warning() error { return r.warning }
 
 // Dir is the root directory; valid after Done without error. It stays the
 // root's and must not be used after Close.
@@ -121,13 +126,16 @@ func (r *Root) setUp() error {
 		source, err = newMount(r.mount)
 	}
 	if err == nil {
-		r.dir, err = attachRoot(source, r.mount)
+		r.dir, err = attachRoot(source)
 	}
 	if err != nil {
 		table.Close()
 		return fmt.Errorf("mount %s: %w", r.mount.Source, err)
 	}
 	r.table = table
+	if r.mount.ReadAheadKiB != 0 {
+		r.warning = setReadAhead(r.dir, r.mount.ReadAheadKiB)
+	}
 	return nil
 }
 
@@ -185,16 +193,16 @@ func setFlags(clone int, flags Flags) error {
 	return err
 }
 
-// Detach unmounts every layer at target. It does not wait for the server, and
-// what is not mounted is no error.
-func Detach(target string) error {
-	for {
-		err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		switch {
-		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
-			return nil
-		case err != nil && !errors.Is(err, unix.EINTR):
-			return fmt.Errorf("unmount %s: %w", target, err)
-		}
+// Detach unmounts the uppermost mount at target and tells whether there was one.
+// The mount leaves the table at once. Only if it was the last one of its superblock, the
+// call then waits for the server.
+func Detach(target string) (mounted bool, err error) {
+	err = unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
+		return false, nil
 	}
+	return false, fmt.Errorf("unmount %s: %w", target, err)
 }

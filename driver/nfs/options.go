@@ -102,6 +102,13 @@ func ParseOptions(text string) (Options, error) {
 		}
 		options = append(options, normal)
 	}
+	// The kernel takes the last one, and the list is sorted: what was asked for
+	// would be lost.
+	for _, one := range []string{"acregmin", "acregmax", "acdirmin", "acdirmax"} {
+		if given["actimeo"] && given[one] {
+			return nil, fmt.Errorf("\"actimeo\" sets acregmin, acregmax, acdirmin and acdirmax: leave it or %q out", one)
+		}
+	}
 	slices.Sort(options)
 	return options, nil
 }

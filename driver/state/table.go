@@ -22,15 +22,20 @@ const (
 	Volatile Durability = false
 )
 
+// ErrHostDisk marks errors of this host's own disk.
+var ErrHostDisk = errors.New("this host's own disk")
+
 // Table is a durable map from strings to values that encode as JSON.
 type Table[T any] struct {
 	path       string
 	durability Durability
 
-	mu     sync.Mutex // guards the following fields and the file's end
-	file   *os.File
+	writing sync.Mutex // guards the following fields and the file; held over fsync
+	file    *os.File
+	lines   int // changes in the file, current or not
+
+	mu     sync.RWMutex // guards values; held for moments only
 	values map[string]T
-	lines  int // changes in the file, current or not
 }
 
 // Report tells what [Open] found wrong. The zero value is "nothing".
@@ -81,18 +86,18 @@ func setAside(path string, data []byte) (string, error) {
 	return file.Name(), nil
 }
 
-// Get returns a value.
+// Get returns a value. It waits for no disk.
 func (t *Table[T]) Get(key string) (T, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.mu.RLock()
+	defer t.mu.RUnlock()
 	value, ok := t.values[key]
 	return value, ok
 }
 
-// All returns a copy of the whole table.
+// All returns a copy of the whole table. It waits for no disk.
 func (t *Table[T]) All() map[string]T {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.mu.RLock()
+	defer t.mu.RUnlock()
 	return maps.Clone(t.values)
 }
 
@@ -138,12 +143,14 @@ func encodeAll[T any](values map[string]T) ([]byte, error) {
 }
 
 func (t *Table[T]) change(lines []byte, count int, apply func()) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.writing.Lock()
+	defer t.writing.Unlock()
 	if err := t.append(lines); err != nil {
-		return fmt.Errorf("save state: %w", err)
+		return fmt.Errorf("save state: %w: %w", ErrHostDisk, err)
 	}
+	t.mu.Lock()
 	apply()
+	t.mu.Unlock()
 	t.lines += count
 	if t.mostlyHistory() {
 		// The change is saved; a file that stays long is tried again at the next.
@@ -194,6 +201,9 @@ func (t *Table[T]) rewrite() error {
 		t.file.Close()
 	}
 	t.file, t.lines = file, len(t.values)
+	if t.durability == Volatile {
+		return nil
+	}
 	return syncDir(filepath.Dir(t.path))
 }
 
@@ -203,7 +213,7 @@ func (t *Table[T]) writeAll(file *os.File) error {
 		return err
 	}
 	content := append([]byte(header), lines...)
-	if _, err := file.Write(content); err != nil {
+	if _, err := file.Write(content); err != nil || t.durability == Volatile {
 		return err
 	}
 	return file.Sync()
@@ -211,8 +221,8 @@ func (t *Table[T]) writeAll(file *os.File) error {
 
 // Close closes the file; the table must not be changed afterwards.
 func (t *Table[T]) Close() error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	t.writing.Lock()
+	defer t.writing.Unlock()
 	return t.file.Close()
 }
 

@@ -51,19 +51,19 @@ type Identity struct{ Device, Inode uint64 }
 // Identity returns the directory's identity as the kernel knows it, without
 // asking a server.
 func (d *Dir) Identity() (Identity, error) {
-	return identityAt(d.fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC)
+	return identityAt(d.fd, "", d.path, unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC)
 }
 
 // IdentityOf returns the identity of what lies at a path on the host, as the
 // kernel knows it, without asking a server: it does not block on a dead mount.
 func IdentityOf(hostPath string) (Identity, error) {
-	return identityAt(unix.AT_FDCWD, hostPath, unix.AT_STATX_DONT_SYNC|unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
+	return identityAt(unix.AT_FDCWD, hostPath, hostPath, unix.AT_STATX_DONT_SYNC|unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
 }
 
-func identityAt(fd int, name string, flags int) (Identity, error) {
+func identityAt(fd int, name, shown string, flags int) (Identity, error) {
 	var stat unix.Statx_t
 	if err := unix.Statx(fd, name, flags, unix.STATX_INO, &stat); err != nil {
-		return Identity{}, &fs.PathError{Op: "statx", Path: name, Err: err}
+		return Identity{}, &fs.PathError{Op: "statx", Path: shown, Err: err}
 	}
 	return Identity{Device: unix.Mkdev(stat.Dev_major, stat.Dev_minor), Inode: stat.Ino}, nil
 }
@@ -118,6 +118,15 @@ func (d *Dir) openAt(name string, flags int, mode uint64) (int, error) {
 		return -1, d.fail("open", name, err)
 	}
 	return fd, nil
+}
+
+// single refuses what is not one plain name. Calls other than openat2(2) would
+// climb with it, follow links, or, if it begins with a slash, leave d altogether.
+func (d *Dir) single(op, name string) error {
+	if name == "" || name == "." || name == ".." || strings.ContainsAny(name, "/\x00") {
+		return &fs.PathError{Op: op, Path: d.path + ": " + name, Err: syscall.EINVAL}
+	}
+	return nil
 }
 
 func (d *Dir) fail(op, name string, err error) error {
@@ -273,6 +282,9 @@ func (d *Dir) SetOwner(uid, gid uint32) error {
 
 // Exists tells whether there is anything by that name, following nothing.
 func (d *Dir) Exists(name string) (bool, error) {
+	if err := d.single("stat", name); err != nil {
+		return false, err
+	}
 	if _, err := d.Refresh(); err != nil {
 		return false, err
 	}

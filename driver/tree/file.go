@@ -13,33 +13,75 @@ import (
 // may have been made to be huge.
 const maxFile = 1 << 20
 
-// ErrTooLarge reports a file beyond what its reader takes.
-var ErrTooLarge = errors.New("the file is too large")
+var (
+	// ErrTooLarge reports a file beyond what its reader takes.
+	ErrTooLarge = errors.New("the file is too large")
+	// ErrNotRegular reports a directory, pipe or device where a file was expected.
+	ErrNotRegular = errors.New("it is not a regular file")
+)
+
+// FileStamp tells one file of a name from another that has replaced it.
+type FileStamp struct {
+	Inode   uint64
+	Size    uint64
+	Changed Stamp
+}
+
+// FileStamp returns the stamp of the file that has the name, as the kernel
+// knows it: after [Dir.Refresh] it knows of every replacement.
+func (d *Dir) FileStamp(name string) (FileStamp, error) {
+	if err := d.single("stat", name); err != nil {
+		return FileStamp{}, err
+	}
+	return fileStamp(d.fd, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC)
+}
+
+func fileStamp(fd int, name string, flags int) (FileStamp, error) {
+	var stat unix.Statx_t
+	if err := unix.Statx(fd, name, flags, unix.STATX_INO|unix.STATX_SIZE|unix.STATX_MTIME, &stat); err != nil {
+		return FileStamp{}, &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	changed := Stamp{Seconds: stat.Mtime.Sec, Nanoseconds: int64(stat.Mtime.Nsec)}
+	return FileStamp{Inode: stat.Ino, Size: stat.Size, Changed: changed}, nil
+}
 
 // ReadFile reads a regular file of the directory, at most 1 MiB.
 func (d *Dir) ReadFile(name string) ([]byte, error) {
+	data, _, err := d.ReadStamped(name)
+	return data, err
+}
+
+// ReadStamped reads a file as ReadFile does and returns the stamp of what it read.
+func (d *Dir) ReadStamped(name string) ([]byte, FileStamp, error) {
 	// O_NONBLOCK: a named pipe must not hold the caller.
 	fd, err := d.openAt(name, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ENXIO) { // a socket
+		err = d.fail("read", name, ErrNotRegular)
+	}
 	if err != nil {
-		return nil, err
+		return nil, FileStamp{}, err
 	}
 	file := os.NewFile(uintptr(fd), name)
 	defer file.Close()
 	info, err := file.Stat()
 	if err != nil {
-		return nil, err
+		return nil, FileStamp{}, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, d.fail("read", name, errors.New("it is not a regular file"))
+		return nil, FileStamp{}, d.fail("read", name, ErrNotRegular)
+	}
+	stamp, err := fileStamp(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC)
+	if err != nil {
+		return nil, FileStamp{}, err
 	}
 	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
 	if err != nil {
-		return nil, d.fail("read", name, err)
+		return nil, FileStamp{}, d.fail("read", name, err)
 	}
 	if len(data) > maxFile {
-		return nil, d.fail("read", name, ErrTooLarge)
+		return nil, FileStamp{}, d.fail("read", name, ErrTooLarge)
 	}
-	return data, nil
+	return data, stamp, nil
 }
 
 // WriteNew makes a file that must not exist yet, writes it and has it on disk
@@ -68,6 +110,9 @@ func (d *Dir) WriteNew(name string, data []byte, mode uint32) error {
 // Link gives the file another name in directory to. It fails with
 // [fs.ErrExist] if that name is taken: of several hosts one wins.
 func (d *Dir) Link(name string, to *Dir, newName string) error {
+	if err := errors.Join(d.single("link", name), to.single("link", newName)); err != nil {
+		return err
+	}
 	if err := unix.Linkat(d.fd, name, to.fd, newName, 0); err != nil {
 		return to.fail("link", newName, err)
 	}
@@ -77,6 +122,9 @@ func (d *Dir) Link(name string, to *Dir, newName string) error {
 // Rename moves a file or directory to a name in directory to, replacing a file
 // or an empty directory of that name.
 func (d *Dir) Rename(name string, to *Dir, newName string) error {
+	if err := errors.Join(d.single("rename", name), to.single("rename", newName)); err != nil {
+		return err
+	}
 	if err := unix.Renameat(d.fd, name, to.fd, newName); err != nil {
 		return d.fail("rename", name, err)
 	}
@@ -85,6 +133,9 @@ func (d *Dir) Rename(name string, to *Dir, newName string) error {
 
 // Unlink removes a file; one that is not there is no error.
 func (d *Dir) Unlink(name string) error {
+	if err := d.single("unlink", name); err != nil {
+		return err
+	}
 	if err := unix.Unlinkat(d.fd, name, 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return d.fail("unlink", name, err)
 	}
@@ -93,50 +144,22 @@ func (d *Dir) Unlink(name string) error {
 
 // RemoveEmpty removes an empty directory; one that is not there is no error.
 func (d *Dir) RemoveEmpty(name string) error {
+	if err := d.single("rmdir", name); err != nil {
+		return err
+	}
 	if err := unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return d.fail("rmdir", name, err)
 	}
 	return nil
 }
 
-// RemoveTree removes what lies at a name, with all beneath it: links are
-// removed and not followed, another file system on the way is an error. more is
-// asked before each directory; an error of it stops the work.
-func (d *Dir) RemoveTree(name string, more func() error) error {
-	if err := more(); err != nil {
-		return err
-	}
-	err := unix.Unlinkat(d.fd, name, 0)
-	if err == nil || errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	// Linux answers EISDIR to unlink(2) of a directory, POSIX EPERM.
-	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
-		return d.fail("unlink", name, err)
-	}
-	dir, err := d.child(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	if err := dir.empty(more); err != nil {
-		return err
-	}
-	return d.RemoveEmpty(name)
-}
-
-func (d *Dir) empty(more func() error) error {
-	names, err := d.Names()
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		if err := d.RemoveTree(name, more); err != nil {
-			return err
+// Sync has the directory's names on disk (fsync). On NFS the server has seen to
+// that already, and it costs nothing.
+func (d *Dir) Sync() error {
+	return d.reopened(func(fd int) error {
+		if err := unix.Fsync(fd); err != nil {
+			return &fs.PathError{Op: "sync", Path: d.path, Err: err}
 		}
-	}
-	return nil
+		return nil
+	})
 }

@@ -1,0 +1,4 @@
+package proxy
+
+// CheckNull is here for its fuzz test.
+var CheckNull = checkNull
