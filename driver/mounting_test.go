@@ -209,7 +209,7 @@ func TestPlantedLinkIsNotFollowed(t *testing.T) {
 			h := newHost(t, shared)
 			h.create("data", "path=/a/b/c")
 			planted := filepath.Join(shared, component)
-			if err := errors.Join(os.Rename(planted, filepath.Join(shared, "moved")), os.Symlink("/etc", planted)); err != nil {
+			if err := errors.Join(os.Rename(planted, filepath.Join(shared, "moved")), os.Symlink(t.TempDir(), planted)); err != nil {
 				t.Fatal(err)
 			}
 			err := h.Mount(t.Context(), "data", "1", func(string) error { return nil })

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 )
 
 // inside marks the copy of the test binary that runs in the namespaces.
@@ -19,9 +22,16 @@ const users = 65536
 
 // Main runs a package's tests as root of user, mount and network namespaces, which
 // end with the tests, and then looks for leaked goroutines. It does not return.
+//
+// In there everything is read-only but an empty temporary directory: tests of code
+// that moves and removes directories as root must not be able to touch the machine's
+// own, whatever the code does with the paths it gets.
 func Main(m *testing.M) {
 	if os.Getenv(inside) != "" {
-		// A mount that was given up may still be ending its thread.
+		if err := protectMachine(); err != nil {
+			fmt.Fprintln(os.Stderr, "protect the machine from its tests:", err)
+			os.Exit(1)
+		}
 		goleak.VerifyTestMain(m)
 		return
 	}
@@ -29,8 +39,13 @@ func Main(m *testing.M) {
 	if os.Getuid() == 0 {
 		size = users
 	}
+	scratch, err := os.MkdirTemp("", "mounttest-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	command := exec.Command("/proc/self/exe", os.Args[1:]...)
-	command.Env = append(os.Environ(), inside+"=1")
+	command.Env = append(os.Environ(), inside+"=1", "TMPDIR="+scratch)
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
 	command.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
@@ -38,7 +53,8 @@ func Main(m *testing.M) {
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: size}},
 		Pdeathsig:   syscall.SIGKILL,
 	}
-	err := command.Run()
+	err = command.Run()
+	_ = os.Remove(scratch) // empty: what lay in it was in the tests' own mount
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):
@@ -48,4 +64,50 @@ func Main(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// protectMachine makes all that is mounted read-only and gives the tests a temporary
+// directory of their own. Where the test tool itself writes stays writable.
+func protectMachine() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	readOnly := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &readOnly); err != nil {
+		return fmt.Errorf("make mounts read-only: %w", err)
+	}
+	if err := unix.Mount("tests", os.TempDir(), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777"); err != nil {
+		return fmt.Errorf("mount %s: %w", os.TempDir(), err)
+	}
+	for _, dir := range toolDirs() {
+		if err := makeWritable(dir); err != nil {
+			return fmt.Errorf("make %s writable: %w", dir, err)
+		}
+	}
+	if err := os.WriteFile("/.mounttest", nil, 0o600); !errors.Is(err, syscall.EROFS) {
+		return fmt.Errorf("the root file system can still be written to: %v", err)
+	}
+	return nil
+}
+
+// toolDirs are the directories that go test told the binary to write to.
+func toolDirs() []string {
+	var dirs []string
+	for _, argument := range os.Args[1:] {
+		switch key, value, _ := strings.Cut(argument, "="); key {
+		case "-test.testlogfile", "-test.coverprofile":
+			dirs = append(dirs, filepath.Dir(value))
+		case "-test.gocoverdir", "-test.outputdir", "-test.fuzzcachedir":
+			dirs = append(dirs, value)
+		}
+	}
+	return dirs
+}
+
+func makeWritable(dir string) error {
+	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	writable := unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}
+	return unix.MountSetattr(unix.AT_FDCWD, dir, 0, &writable)
 }
