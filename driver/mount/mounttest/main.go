@@ -85,7 +85,7 @@ func protectMachine() error {
 		}
 	}
 	if err := os.WriteFile("/.mounttest", nil, 0o600); !errors.Is(err, syscall.EROFS) {
-		return fmt.Errorf("the root file system can still be written to: %v", err)
+		return errors.Join(errors.New("the root file system can still be written to"), err)
 	}
 	return nil
 }
