@@ -94,7 +94,7 @@ format: ## Rewrite the code as lint wants it: gofumpt, goimports, go fix
 	@$(TOOL) golangci-lint fmt
 
 .PHONY: unit
-unit: ## Unit tests with the race detector (as root they also mount)
+unit: ## Unit tests with the race detector, those that mount in namespaces of their own
 	@CGO_ENABLED=1 go test -race ./...
 
 .PHONY: integration

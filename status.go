@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -43,7 +42,7 @@ Exit status: 0 all is well, 1 there is trouble or the plugin does not run, 2 wro
 			*status = exitTrouble
 			ctx, cancel := context.WithTimeout(command.Context(), askLimit)
 			defer cancel()
-			return showStatus(ctx, filepath.Join(data, controlSocket), asJSON, os.Stdout)
+			return showStatus(ctx, data, asJSON, os.Stdout)
 		},
 	}
 	command.Flags().StringVar(&data, "data", defaultData, "the plugin's data directory")
@@ -51,8 +50,8 @@ Exit status: 0 all is well, 1 there is trouble or the plugin does not run, 2 wro
 	return command
 }
 
-func showStatus(ctx context.Context, socket string, asJSON bool, out io.Writer) error {
-	current, err := askStatus(ctx, socket)
+func showStatus(ctx context.Context, data string, asJSON bool, out io.Writer) error {
+	current, err := askStatus(ctx, data)
 	if err != nil {
 		return fmt.Errorf("ask the running plugin: %w; is it enabled? try: docker plugin ls", err)
 	}
@@ -69,7 +68,15 @@ func showStatus(ctx context.Context, socket string, asJSON bool, out io.Writer) 
 	return err
 }
 
-func askStatus(ctx context.Context, socket string) (plugin.Status, error) {
+func askStatus(ctx context.Context, data string) (plugin.Status, error) {
+	// A managed plugin's data directory, as the host sees it, has a path longer
+	// than a socket's address may be (108 bytes, unix(7)).
+	dir, err := os.Open(data)
+	if err != nil {
+		return plugin.Status{}, err
+	}
+	defer dir.Close()
+	socket := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), controlSocket)
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
