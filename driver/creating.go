@@ -299,12 +299,18 @@ func setOwner(dir *tree.Dir, options catalog.Options) error {
 		return err
 	}
 	if have.UID != want.UID || have.GID != want.GID {
-		if err := dir.SetOwner(want.UID, want.GID); errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EACCES) {
+		err := dir.SetOwner(want.UID, want.GID)
+		now, nowErr := dir.Owner()
+		switch {
+		case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES),
+			err == nil && nowErr == nil && (now.UID != want.UID || now.GID != want.GID): // some servers say yes and do nothing
 			return fmt.Errorf("the server squashes root: the directory belongs to %d:%d and cannot be given to %d:%d; "+
 				"export the file system with no_root_squash, or create the volume with -o uid=%d -o gid=%d and run the container as that user",
 				have.UID, have.GID, want.UID, want.GID, have.UID, have.GID)
-		} else if err != nil {
+		case err != nil:
 			return err
+		case nowErr != nil:
+			return nowErr
 		}
 	}
 	mode := uint32(defaultMode)

@@ -226,10 +226,18 @@ func (t *transport) open(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.mount(ctx, mount.Mount{
+	m := mount.Mount{
 		Type: "nfs4", Source: sourceOf(server.Addr(), t.fs.spec.Export), Host: t.identity(),
 		Options: t.options.Kernel(server, client), ReadAheadKiB: nfs.ReadAheadKiB,
-	})
+	}
+	session, err := t.mount(ctx, m)
+	if errors.Is(err, syscall.ESTALE) {
+		// The export was replaced, and the kernel remembers the old one's root for up to
+		// a minute. A mount that shares nothing looks it up afresh.
+		m.Options = append(m.Options, "nosharecache")
+		session, err = t.mount(ctx, m)
+	}
+	return session, err
 }
 
 func sourceOf(server netip.Addr, export string) string {

@@ -271,7 +271,7 @@ func (d *Driver) checkMount(ctx context.Context, f *fileSystem, record catalog.R
 	if err != nil || thereErr != nil {
 		return "", false
 	}
-	if u, ok := d.uses.table.Get(record.Name); ok && u.total() > 0 && now.Inode != there.Inode {
+	if u, ok := d.uses.table.Get(record.Name); ok && u.total() > 0 && (now.Inode != there.Inode || now.Handle != there.Handle) {
 		return "its directory was replaced on the file system; running containers have the old one: restart them", true
 	}
 	return "", true

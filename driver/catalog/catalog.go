@@ -115,11 +115,13 @@ func (c *Catalog) readFormat() (format, error) {
 		return format{}, err
 	}
 	var f format
-	if err := json.Unmarshal(data, &f); err != nil || f.ID == "" {
-		return format{}, fmt.Errorf("%s/%s is damaged: restore it, or move it away to have it made again", DirName, formatFile)
-	}
+	err = json.Unmarshal(data, &f)
+	// The version first: the rest of a later format may look different.
 	if f.Version > Version {
 		return format{}, newer(f.Version)
+	}
+	if err != nil || f.ID == "" {
+		return format{}, fmt.Errorf("%s/%s is damaged: restore it, or move it away to have it made again", DirName, formatFile)
 	}
 	return f, nil
 }
@@ -177,7 +179,10 @@ func (c *Catalog) LookupAgain(name string, before Found) (Found, error) {
 		return Found{}, err
 	}
 	record, err := parseRecord(name, data)
-	return Found{Record: record, stamp: stamp}, err
+	if err != nil {
+		return Found{}, err
+	}
+	return Found{Record: record, stamp: stamp}, nil
 }
 
 // Names lists the volumes that have a record, in no order.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 )
 
@@ -36,7 +37,7 @@ func (c *Catalog) Neighbours(record Record) ([]Record, error) {
 	}
 	// The one whose default path is the first component.
 	first, _, _ := strings.Cut(strings.TrimPrefix(record.Path, "/"), "/")
-	if CheckName(first) == nil {
+	if CheckName(first) == nil && !slices.Contains(names, first) {
 		names = append(names, first)
 	}
 	var neighbours []Record

@@ -57,7 +57,9 @@ func (c *Catalog) MoveToTrash(record Record) error {
 	if err != nil {
 		return err
 	}
-	if err := entry.WriteNew(recordFile, data, fileMode); err != nil && !errors.Is(err, fs.ErrExist) {
+	// By a rename: a crash must not leave half a record to the repetition.
+	err = c.place(data, func(tmp *tree.Dir, name string) error { return tmp.Rename(name, entry, recordFile) })
+	if err != nil {
 		return fmt.Errorf("write trash entry: %w", err)
 	}
 	parent, err := c.root.Open(path.Dir(record.Path))
@@ -154,14 +156,15 @@ func (c *Catalog) sweepTmp() error {
 	if err != nil {
 		return err
 	}
+	var failed error
 	for _, name := range names {
 		stamp, err := tmp.FileStamp(name)
 		if err == nil && time.Since(time.Unix(stamp.Changed.Seconds, 0)) > staleAfter {
 			err = tmp.Unlink(name)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			failed = err // the others go nevertheless
 		}
 	}
-	return nil
+	return failed
 }

@@ -62,8 +62,12 @@ func Open[T any](path string, durability Durability) (*Table[T], Report, error) 
 	}
 	// A file without damage and little history is taken as it is: opening 10,000
 	// records must not cost a rewrite.
-	if err == nil && report.Damaged == 0 && endsWhole(data) && !table.mostlyHistory() {
+	if err == nil && report.Damaged == 0 && endsWhole(data) {
 		table.file, err = os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0o600)
+		if err == nil && table.mostlyHistory() {
+			// On a full disk it stays long: no reason not to start.
+			_ = table.rewrite()
+		}
 	} else {
 		err = table.rewrite()
 	}

@@ -46,7 +46,13 @@ func (d *Dir) FD() int { return d.fd }
 func (d *Dir) Close() error { return unix.Close(d.fd) }
 
 // Identity is what makes two descriptors the same directory.
-type Identity struct{ Device, Inode uint64 }
+type Identity struct {
+	Device, Inode uint64
+	// Handle is the file system's own name of the directory, where it tells one
+	// (name_to_handle_at(2)): a server may give a new directory the inode number of
+	// one that was deleted.
+	Handle string
+}
 
 // Identity returns the directory's identity as the kernel knows it, without
 // asking a server.
@@ -65,7 +71,11 @@ func identityAt(fd int, name, shown string, flags int) (Identity, error) {
 	if err := unix.Statx(fd, name, flags, unix.STATX_INO, &stat); err != nil {
 		return Identity{}, &fs.PathError{Op: "statx", Path: shown, Err: err}
 	}
-	return Identity{Device: unix.Mkdev(stat.Dev_major, stat.Dev_minor), Inode: stat.Ino}, nil
+	id := Identity{Device: unix.Mkdev(stat.Dev_major, stat.Dev_minor), Inode: stat.Ino}
+	if handle, _, err := unix.NameToHandleAt(fd, name, flags&unix.AT_EMPTY_PATH); err == nil {
+		id.Handle = string(handle.Bytes())
+	}
+	return id, nil
 }
 
 // Stamp tells whether a directory's list of names may have changed.

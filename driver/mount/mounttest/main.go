@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inside marks the copy of the test binary that runs in the namespaces.
+// inside marks the copy of the test binary that runs in the namespaces; its value is
+// the mount namespace that was left.
 const inside = "MOUNTTEST_INSIDE"
 
 // users is how many users root can map; others map only themselves.
@@ -27,8 +29,12 @@ const users = 65536
 // that moves and removes directories as root must not be able to touch the machine's
 // own, whatever the code does with the paths it gets.
 func Main(m *testing.M) {
-	if os.Getenv(inside) != "" {
-		if err := protectMachine(); err != nil {
+	if fuzzesOnly() {
+		// The tool's workers cannot be followed into namespaces.
+		os.Exit(m.Run())
+	}
+	if left := os.Getenv(inside); left != "" {
+		if err := protectMachine(left); err != nil {
 			fmt.Fprintln(os.Stderr, "protect the machine from its tests:", err)
 			os.Exit(1)
 		}
@@ -45,7 +51,12 @@ func Main(m *testing.M) {
 		os.Exit(1)
 	}
 	command := exec.Command("/proc/self/exe", os.Args[1:]...)
-	command.Env = append(os.Environ(), inside+"=1", "TMPDIR="+scratch)
+	namespace, err := os.Readlink(mountNamespace)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	command.Env = append(os.Environ(), inside+"="+namespace, "TMPDIR="+scratch)
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
 	command.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
@@ -66,9 +77,22 @@ func Main(m *testing.M) {
 	os.Exit(0)
 }
 
+// mountNamespace names the namespace that a process is in.
+const mountNamespace = "/proc/self/ns/mnt"
+
+// fuzzesOnly tells whether the binary was started to fuzz and to run no test.
+func fuzzesOnly() bool {
+	return slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzz=") }) &&
+		slices.Contains(os.Args, "-test.run=^$")
+}
+
 // protectMachine makes all that is mounted read-only and gives the tests a temporary
-// directory of their own. Where the test tool itself writes stays writable.
-func protectMachine() error {
+// directory of their own. Where the test tool itself writes stays writable. It refuses
+// to do that in the namespace that should have been left.
+func protectMachine(left string) error {
+	if here, err := os.Readlink(mountNamespace); err != nil || here == left || !strings.HasPrefix(left, "mnt:") {
+		return errors.Join(fmt.Errorf("%s=%s is not for people to set", inside, left), err)
+	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
