@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what the test hosts need of the machine: only what is missing, only
-# from the machine's own package sources, and nothing that starts a service.
+# from the machine's own package sources. None of them has a service that starts.
 # usage: packages.sh        (root on Debian 12 or 13)
 set -eu
 
@@ -19,16 +19,9 @@ if [ "$(id -u)" != 0 ]; then
 	exit 1
 fi
 
-# A policy of "no" keeps maintainer scripts from starting a service; one that
-# the machine has already is its owner's and stays.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-	trap 'rm -f "$policy"' EXIT
-	printf '#!/bin/sh\nexit 101\n' >"$policy"
-	chmod 755 "$policy"
-fi
-
+echo "installing$missing"
 log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 install() {
 	# shellcheck disable=SC2086 # a list of names
 	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
@@ -43,4 +36,3 @@ if ! install; then
 		exit 1
 	fi
 fi
-rm -f "$log"

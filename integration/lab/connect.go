@@ -67,12 +67,18 @@ func (h *Host) openSession(ctx context.Context, client *ssh.Client) (*ssh.Sessio
 
 // abandon kills the session's command and waits a moment for it, so that a caller
 // may look at its effects; a host that hangs is not waited for.
-func (h *Host) abandon(session *ssh.Session, done <-chan error) {
+func (h *Host) abandon(session *ssh.Session, told *pidLine, done <-chan error) {
+	client := h.connected()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		// Errors mean that the connection is gone, and the command with it.
-		_ = session.Signal(ssh.SIGKILL)
+		// Errors mean that the connection is gone or the command has ended.
+		if pid := told.pid(); pid != "" && client != nil {
+			if killer, err := client.NewSession(); err == nil {
+				_ = killer.Run("kill -s KILL -- -" + pid)
+				_ = killer.Close()
+			}
+		}
 		_ = session.Close()
 		<-done
 	}()
@@ -97,9 +103,8 @@ func (h *Host) connect(ctx context.Context) (*ssh.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectLimit)
 	defer cancel()
 	for {
-		m := h.running()
-		if m == nil {
-			return nil, fmt.Errorf("%s: %w", h.name, errOff)
+		if err := h.ended(); err != nil {
+			return nil, err
 		}
 		client, err := dialSSH(ctx, net.JoinHostPort(h.address.String(), "22"), config)
 		if err == nil {
@@ -111,12 +116,24 @@ func (h *Host) connect(ctx context.Context) (*ssh.Client, error) {
 			return client, nil
 		}
 		select {
-		case <-m.ended:
-			return nil, fmt.Errorf("%s ended by itself; its console ends: %s", h.name, tail(m.console.String()))
 		case <-ctx.Done():
 			return nil, fmt.Errorf("connect to %s: %w", h.name, err)
 		case <-time.After(dialPause):
 		}
+	}
+}
+
+// ended is nil while the host runs and otherwise says why it cannot be reached.
+func (h *Host) ended() error {
+	m := h.running()
+	if m == nil {
+		return fmt.Errorf("%s: %w", h.name, errOff)
+	}
+	select {
+	case <-m.gone:
+		return fmt.Errorf("%s ended by itself: power it off and on; its console ends: %s", h.name, tail(m.console.String()))
+	default:
+		return nil
 	}
 }
 

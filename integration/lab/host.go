@@ -110,6 +110,8 @@ func (h *Host) Dial(ctx context.Context, network, address string) (net.Conn, err
 	return conn, nil
 }
 
+// run runs a line of shell, which first tells its process ID: the ssh servers of
+// older releases do not deliver signals.
 func (h *Host) run(ctx context.Context, line string, stdin io.Reader, stdout, stderr io.Writer) error {
 	session, err := h.session(ctx)
 	if err != nil {
@@ -120,14 +122,15 @@ func (h *Host) run(ctx context.Context, line string, stdin io.Reader, stdout, st
 	if stderr == nil {
 		stderr = &kept
 	}
-	session.Stdin, session.Stdout, session.Stderr = stdin, stdout, stderr
+	told := &pidLine{rest: stderr}
+	session.Stdin, session.Stdout, session.Stderr = stdin, stdout, told
 
 	done := make(chan error, 1)
-	go func() { done <- session.Run(line) }()
+	go func() { done <- session.Run("echo $$ >&2\n" + line) }()
 	select {
 	case err = <-done:
 	case <-ctx.Done():
-		h.abandon(session, done)
+		h.abandon(session, told, done)
 		return fmt.Errorf("%s: %s: %w", h.name, line, ctx.Err())
 	}
 	var exit *ssh.ExitError
@@ -137,6 +140,6 @@ func (h *Host) run(ctx context.Context, line string, stdin io.Reader, stdout, st
 	case errors.As(err, &exit):
 		return &ExitError{Host: h.name, Command: line, Status: exit.ExitStatus(), Stderr: kept.String()}
 	default:
-		return fmt.Errorf("%s: %s: %w: %s", h.name, line, err, kept.String())
+		return fmt.Errorf("%s: %s: %w: %s", h.name, line, errors.Join(err, h.ended()), kept.String())
 	}
 }

@@ -107,8 +107,9 @@ func forwardSignals(to *os.Process, signals <-chan os.Signal, ended <-chan struc
 	}
 }
 
-// enter completes the isolation from inside: mounts made from now on stay here,
-// /proc shows the processes of this namespace, loopback works.
+// enter completes the isolation from inside: mounts made from now on stay here, the
+// machine's files cannot be changed, /proc shows the processes of this namespace,
+// loopback works.
 func enter() error {
 	if err := os.Unsetenv(isolatedVariable); err != nil {
 		return err
@@ -116,8 +117,40 @@ func enter() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make the mounts private: %w", err)
 	}
+	if err := protectMachine(); err != nil {
+		return err
+	}
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount a /proc for the new PID namespace: %w", err)
 	}
 	return command(context.Background(), "", "ip", "link", "set", "lo", "up")
+}
+
+// protectMachine makes all that is mounted read-only but the cache, the temporary and the
+// working directory: what runs here is root, and tests of code that moves and removes
+// directories must not be able to reach the machine's own.
+func protectMachine() error {
+	cache, err := cacheRoot()
+	if err != nil {
+		return err
+	}
+	working, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	readOnly := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if err := unix.MountSetattr(unix.AT_FDCWD, "/", unix.AT_RECURSIVE, &readOnly); err != nil {
+		return fmt.Errorf("make the machine's files read-only: %w", err)
+	}
+	writable := unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}
+	for _, dir := range []string{cache, os.TempDir(), working} {
+		if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("keep %s writable: %w", dir, err)
+		}
+		if err := unix.MountSetattr(unix.AT_FDCWD, dir, 0, &writable); err != nil {
+			return fmt.Errorf("keep %s writable: %w", dir, err)
+		}
+	}
+	// The working directory's descriptor is still on the read-only mount.
+	return os.Chdir(working)
 }

@@ -24,7 +24,7 @@ func (h *Host) wake(ctx context.Context) (err error) {
 			err = fmt.Errorf("wake %s from the snapshot: %w", h.name, err)
 		}
 	}()
-	if err := h.makeDisk(ctx); err != nil {
+	if err := h.makeDisk(); err != nil {
 		return err
 	}
 	if err := addTap(ctx, h.name); err != nil {
@@ -42,27 +42,41 @@ func (h *Host) wake(ctx context.Context) (err error) {
 	if err := m.load(ctx, h.lab.snapshot.state()); err != nil {
 		return err
 	}
-	now := float64(time.Now().UnixNano()) / float64(time.Second)
-	if err := m.console.run(ctx, fmt.Sprintf("lab-identity %s %s %.3f", h.name, h.address, now)); err != nil {
+	if err := m.console.run(ctx, fmt.Sprintf("lab-identity %s %s", h.name, h.address)); err != nil {
 		return err
 	}
 	if err := plugIn(ctx, h.name); err != nil {
 		return err
 	}
-	_, err = h.connect(ctx)
-	return err
+	if _, err = h.connect(ctx); err != nil {
+		return err
+	}
+	return h.setClock(ctx)
+}
+
+// setClock brings the clock of a host that was stopped to the present. The first
+// call wakes the programs that it needs, the second is exact to some 50 ms.
+func (h *Host) setClock(ctx context.Context) error {
+	for range 2 {
+		if _, err := h.Run(ctx, fmt.Sprintf("date --set @%.3f", float64(time.Now().UnixMilli())/1000)); err != nil {
+			return fmt.Errorf("set the clock: %w", err)
+		}
+	}
+	return nil
 }
 
 // makeDisk gives the host a disk of its own over the snapshot's. The file has no
 // name, so that the space is free again when the last process with it ends.
-func (h *Host) makeDisk(ctx context.Context) error {
+func (h *Host) makeDisk() error {
 	f, err := os.CreateTemp(h.lab.cache.root, "disk-")
 	if err != nil {
 		return err
 	}
-	create := command(ctx, "", "qemu-img", "create", "-q", "-u", "-f", "qcow2",
-		"-b", h.lab.snapshot.disk(), "-F", "qcow2", f.Name(), diskSize)
-	if err := errors.Join(create, os.Remove(f.Name())); err != nil {
+	empty, err := os.ReadFile(h.lab.snapshot.emptyDisk())
+	if err == nil {
+		_, err = f.Write(empty)
+	}
+	if err := errors.Join(err, os.Remove(f.Name())); err != nil {
 		f.Close()
 		return err
 	}
@@ -75,6 +89,8 @@ func (h *Host) spec() machineSpec {
 		name: h.name, address: h.address, tap: h.name,
 		image: h.lab.cache.image, disk: h.disk, base: h.lab.snapshot.disk(), format: "qcow2",
 		socket: filepath.Join(h.lab.dir, h.name+".qmp"),
+		// The connection would never break by itself: nobody is left to reset it.
+		onEnd: h.disconnect,
 	}
 }
 
@@ -82,17 +98,15 @@ func (h *Host) spec() machineSpec {
 // orderly way, and what it had not written to its disk is lost. It does nothing to
 // a host that is off.
 func (h *Host) PowerOff() {
-	h.disconnect()
+	m := h.running()
+	if m == nil {
+		return
+	}
+	m.stop()
 	h.mu.Lock()
-	m := h.machine
+	defer h.mu.Unlock()
+	h.past += m.console.String()
 	h.machine = nil
-	if m != nil {
-		h.past += m.console.String() + "\n--- power off ---\n"
-	}
-	h.mu.Unlock()
-	if m != nil {
-		m.stop()
-	}
 }
 
 // PowerOn boots a host that is off from its own disk as it was left, with the same
@@ -125,8 +139,14 @@ func (h *Host) PowerOn(ctx context.Context) error {
 // stay open and nothing answers.
 func (h *Host) Pause(ctx context.Context) error { return h.tell(ctx, "stop") }
 
-// Resume lets a paused host go on where it stopped.
-func (h *Host) Resume(ctx context.Context) error { return h.tell(ctx, "cont") }
+// Resume lets a paused host go on where it stopped, with its clock set to the
+// present.
+func (h *Host) Resume(ctx context.Context) error {
+	if err := h.tell(ctx, "cont"); err != nil {
+		return err
+	}
+	return h.setClock(ctx)
+}
 
 func (h *Host) tell(ctx context.Context, order string) error {
 	m := h.running()

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -38,18 +39,9 @@ func Prepare(ctx context.Context, suite string, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	work, err := os.MkdirTemp("", "docker-volume-efs-lab-")
-	if err != nil {
+	if err := installPackages(ctx, log); err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
-	if err := os.CopyFS(work, image.Files); err != nil {
-		return fmt.Errorf("unpack the image scripts: %w", err)
-	}
-	if err := script(ctx, log, "sh", filepath.Join(work, "packages.sh")); err != nil {
-		return fmt.Errorf("install the packages that the test hosts need: %w", err)
-	}
-
 	shared, err := cache.lock(ctx, unix.LOCK_SH, log)
 	if err != nil {
 		return err
@@ -67,7 +59,19 @@ func Prepare(ctx context.Context, suite string, log io.Writer) error {
 	if exists(cache.image) {
 		return nil
 	}
-	return cache.build(ctx, work, log)
+	return cache.build(ctx, log)
+}
+
+// installPackages runs packages.sh without a file of it on the machine.
+func installPackages(ctx context.Context, log io.Writer) error {
+	content, err := image.Files.ReadFile("packages.sh")
+	if err != nil {
+		return err
+	}
+	if err := script(ctx, log, bytes.NewReader(content), "sh", "-s"); err != nil {
+		return fmt.Errorf("install the packages that the test hosts need: %w", err)
+	}
+	return nil
 }
 
 // cache is the place of one suite's image.
@@ -77,21 +81,28 @@ type cache struct {
 	image string // directory of the image, named after the scripts' content
 }
 
+// cacheRoot is the directory of all suites' images; it is made if it is missing.
+func cacheRoot() (string, error) {
+	base, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find the cache directory, set XDG_CACHE_HOME: %w", err)
+	}
+	root := filepath.Join(base, "docker-volume-efs")
+	return root, os.MkdirAll(root, 0o700)
+}
+
 func openCache(suite string) (*cache, error) {
 	if !slices.Contains(Suites(), suite) {
 		return nil, fmt.Errorf("no suite %q: use one of %s", suite, strings.Join(Suites(), ", "))
 	}
-	base, err := os.UserCacheDir()
+	root, err := cacheRoot()
 	if err != nil {
-		return nil, fmt.Errorf("find the cache directory, set XDG_CACHE_HOME: %w", err)
-	}
-	c := &cache{suite: suite, root: filepath.Join(base, "docker-volume-efs")}
-	if err := os.MkdirAll(c.root, 0o700); err != nil {
 		return nil, err
 	}
+	c := &cache{suite: suite, root: root}
 	digest := sha256.New()
 	err = fs.WalkDir(image.Files, ".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
+		if err != nil || entry.IsDir() || path == "packages.sh" {
 			return err
 		}
 		content, err := image.Files.ReadFile(path)
@@ -108,26 +119,31 @@ func openCache(suite string) (*cache, error) {
 // lock guards the image: shared for who runs from it, exclusive for who builds it.
 func (c *cache) lock(ctx context.Context, how int, log io.Writer) (*os.File, error) {
 	return lockFile(ctx, c.image+".lock", how, func() {
-		fmt.Fprintf(log, "%s image: another run is building it, waiting\n", c.suite)
+		fmt.Fprintf(log, "%s image: another run builds or uses it, waiting\n", c.suite)
 	})
 }
 
 // build runs build.sh into a temporary name and renames the result.
-func (c *cache) build(ctx context.Context, scripts string, log io.Writer) error {
+func (c *cache) build(ctx context.Context, log io.Writer) (err error) {
 	start := time.Now()
 	fmt.Fprintf(log, "%s image: building into %s (once; a few minutes)\n", c.suite, c.image)
 	partial := c.image + ".partial"
 	if err := os.RemoveAll(partial); err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, os.RemoveAll(partial)) }()
+	scripts, result := filepath.Join(partial, "scripts"), filepath.Join(partial, "image")
+	if err := errors.Join(os.Mkdir(partial, 0o700), os.CopyFS(scripts, image.Files)); err != nil {
+		return fmt.Errorf("unpack the image scripts: %w", err)
+	}
 	// The build gets namespaces of its own and dies with us: cut short, it leaves
 	// no mount and no process.
-	err := script(ctx, log, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"sh", filepath.Join(scripts, "build.sh"), c.suite, partial)
+	err = script(ctx, log, nil, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+		"sh", filepath.Join(scripts, "build.sh"), c.suite, result)
 	if err != nil {
-		return errors.Join(fmt.Errorf("build the %s image: %w", c.suite, err), os.RemoveAll(partial))
+		return fmt.Errorf("build the %s image: %w", c.suite, err)
 	}
-	if err := os.Rename(partial, c.image); err != nil {
+	if err := os.Rename(result, c.image); err != nil {
 		return err
 	}
 	fmt.Fprintf(log, "%s image: done in %.0f s\n", c.suite, time.Since(start).Seconds())
@@ -162,12 +178,17 @@ func (c *cache) prune() error {
 }
 
 // script runs a long step with its output in log, until ctx ends.
-func script(ctx context.Context, log io.Writer, name string, args ...string) error {
+func script(ctx context.Context, log io.Writer, stdin io.Reader, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdin = stdin
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = 5 * time.Second
-	return startBound(cmd, cmd.Run)
+	err := startBound(cmd, cmd.Run)
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err() // not what the killed step looked like
+	}
+	return err
 }
 
 func exists(path string) bool {

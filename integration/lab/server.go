@@ -188,12 +188,13 @@ func (s *Server) Log() string {
 
 func (s *Server) logPath() string { return filepath.Join(s.dir, "lab", "log") }
 
-// close ends the server and removes its network and file systems.
+// close ends the server and unmounts its file systems. It deletes no files: this
+// machine's /dev is bound below, and what is left lies in the lab's own tmpfs.
 func (s *Server) close() error {
 	s.Stop()
 	err := s.ns.f.Close()
 	for _, mounted := range []string{filepath.Join(s.dir, "root"), filepath.Join(s.dir, "lab")} {
 		err = errors.Join(err, unix.Unmount(mounted, unix.MNT_DETACH))
 	}
-	return errors.Join(err, os.RemoveAll(s.dir))
+	return err
 }

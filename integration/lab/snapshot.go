@@ -18,6 +18,10 @@ import (
 // snapshotLimit is how long the first boot may take on a slow machine.
 const snapshotLimit = 10 * time.Minute
 
+// snapshotLayout changes when the files of a snapshot do, so that one made by an
+// earlier version of this package is not taken for one of this.
+const snapshotLayout = "2"
+
 // snapshot is a directory with a host at the moment when its Engine was up:
 // disk.qcow2 (over the image's disk.raw), its memory, and the state of the rest.
 // Nothing in it is written to after it is made: hosts map the memory privately
@@ -28,6 +32,10 @@ func (s snapshot) disk() string   { return filepath.Join(s.dir, "disk.qcow2") }
 func (s snapshot) memory() string { return filepath.Join(s.dir, "memory") }
 func (s snapshot) state() string  { return filepath.Join(s.dir, "state") }
 
+// emptyDisk is what a host's own disk begins as. It is copied, since qemu-img
+// would wait until the machine has written the whole snapshot to its disk.
+func (s snapshot) emptyDisk() string { return filepath.Join(s.dir, "empty.qcow2") }
+
 // snapshot returns the image's snapshot, made now if this QEMU has none yet, and
 // the lock that keeps the image in the cache while it is used.
 func (c *cache) snapshot(ctx context.Context, log io.Writer) (snapshot, *os.File, error) {
@@ -35,7 +43,7 @@ func (c *cache) snapshot(ctx context.Context, log io.Writer) (snapshot, *os.File
 	if err != nil {
 		return snapshot{}, nil, err
 	}
-	digest := sha256.Sum256([]byte(version + strings.Join(hardware(), " ")))
+	digest := sha256.Sum256([]byte(version + snapshotLayout + strings.Join(hardware(), " ")))
 	s := snapshot{filepath.Join(c.image, "snapshot-"+hex.EncodeToString(digest[:6]))}
 
 	lock, err := c.lock(ctx, unix.LOCK_SH, log)
@@ -93,7 +101,10 @@ func (c *cache) makeSnapshot(ctx context.Context, final snapshot, log io.Writer)
 	defer func() { err = errors.Join(err, removeLink(ctx, "lab-snapshot")) }()
 
 	base := filepath.Join(c.image, "disk.raw")
-	if err := command(ctx, "", "qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", partial.disk()); err != nil {
+	if err := createDisk(ctx, base, "raw", partial.disk()); err != nil {
+		return err
+	}
+	if err := createDisk(ctx, final.disk(), "qcow2", partial.emptyDisk()); err != nil {
 		return err
 	}
 	disk, err := os.OpenFile(partial.disk(), os.O_RDWR, 0)
@@ -111,7 +122,25 @@ func (c *cache) makeSnapshot(ctx context.Context, final snapshot, log io.Writer)
 	if err := c.bootAndSave(ctx, partial, disk, log); err != nil {
 		return err
 	}
+	if err := c.removeSnapshots(); err != nil {
+		return err
+	}
 	return os.Rename(partial.dir, final.dir)
+}
+
+// removeSnapshots removes those of other versions of QEMU or of this package; the
+// caller holds the lock that says that nobody uses one.
+func (c *cache) removeSnapshots() error {
+	old, err := filepath.Glob(filepath.Join(c.image, "snapshot-*"))
+	for _, dir := range old {
+		err = errors.Join(err, os.RemoveAll(dir))
+	}
+	return err
+}
+
+// createDisk makes an empty disk over base, which need not exist yet.
+func createDisk(ctx context.Context, base, format, path string) error {
+	return command(ctx, "", "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", base, "-F", format, path, diskSize)
 }
 
 func (c *cache) bootAndSave(ctx context.Context, s snapshot, disk *os.File, log io.Writer) error {

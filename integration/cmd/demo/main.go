@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,20 +31,23 @@ func main() {
 
 func run() (code int, err error) {
 	code, done, err := lab.Isolate(func(ctx context.Context) error {
-		return lab.Prepare(ctx, lab.Suites()[0], os.Stderr)
+		return lab.Prepare(ctx, suite(), os.Stderr)
 	})
 	if err != nil || done {
 		return max(code, status(err)), err
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
-	l, err := lab.Start(ctx, lab.Options{Log: os.Stderr})
+	l, err := lab.Start(ctx, lab.Options{Suite: suite(), Log: os.Stderr})
 	if err != nil {
 		return 1, err
 	}
 	err = tell(ctx, l)
 	return status(err), errors.Join(err, l.Close())
 }
+
+// suite is the Debian release of the hosts, and with it their Engine.
+func suite() string { return cmp.Or(os.Getenv("LAB_SUITE"), lab.Suites()[0]) }
 
 func status(err error) int {
 	if err != nil {

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+const (
+	baseDir = "/run/bench"
+	dataDir = baseDir + "/data"
+	socket  = baseDir + "/efs.sock"
+)
+
+// service is a running plugin.
+type service struct {
+	command *exec.Cmd
+	client  http.Client
+}
+
+// serve starts the plugin and waits until it listens; it returns how long that took
+// from the start of the process.
+func serve(c config, fileSystem string) (*service, time.Duration, error) {
+	if err := os.MkdirAll(dataDir, 0o755); err != nil {
+		return nil, 0, err
+	}
+	s := &service{command: exec.Command(c.program, "serve", "--socket", socket, "--data", dataDir)}
+	s.command.Env = append(os.Environ(), "EFS_FILESYSTEM="+fileSystem, "EFS_LOG_LEVEL=error")
+	s.command.Stdout, s.command.Stderr = os.Stderr, os.Stderr
+	s.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}
+	begin := time.Now()
+	if err := s.command.Start(); err != nil {
+		return nil, 0, err
+	}
+	for time.Since(begin) < 10*time.Second {
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
+			took := time.Since(begin)
+			return s, took, conn.Close()
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+	return nil, 0, fmt.Errorf("plugin does not listen")
+}
+
+func (s *service) stop() error {
+	s.client.CloseIdleConnections()
+	if err := s.command.Process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	return s.command.Wait()
+}
+
+// call asks the plugin as Docker does.
+func (s *service) call(name string, request any) error {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	response, err := s.client.Post("http://plugin/VolumeDriver."+name, "application/json", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", name, answer)
+	}
+	return err
+}
+
+type volume struct {
+	Name string
+	ID   string            `json:",omitempty"`
+	Opts map[string]string `json:",omitempty"`
+}
+
+// fresh removes what an earlier measurement left.
+func fresh() error {
+	for _, dir := range []string{"volumes", "peers"} {
+		mounts, err := filepath.Glob(filepath.Join(baseDir, "*", dir, "*"))
+		if err != nil {
+			return err
+		}
+		for _, mount := range mounts {
+			_ = syscall.Unmount(mount, syscall.MNT_DETACH)
+		}
+	}
+	return os.RemoveAll(filepath.Join(dataDir, "state"))
+}

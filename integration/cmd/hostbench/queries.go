@@ -1,0 +1,89 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// queries measures List and Get with many volumes. The server may have been
+// stopped meanwhile: then the plugin is started on what it knows.
+func queries(c config) (any, error) {
+	s, _, err := serve(c, "nfs://"+c.server+"/export")
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop() //nolint:errcheck // what was measured is measured
+	if err := awaitVolume(s, fmt.Sprintf("many%d", c.volumes-1)); err != nil {
+		return nil, err
+	}
+	all := map[string]*Times{"List": {}, "Get": {}}
+	for i := range c.rounds {
+		if err := timed(all["List"], func() error { return s.call("List", struct{}{}) }); err != nil {
+			return nil, err
+		}
+		name := fmt.Sprintf("many%d", i*c.volumes/c.rounds)
+		if err := timed(all["Get"], func() error { return s.call("Get", volume{Name: name}) }); err != nil {
+			return nil, err
+		}
+	}
+	return summaries(all), nil
+}
+
+// awaitVolume waits until the plugin knows all volumes: it learns them batch by
+// batch.
+func awaitVolume(s *service, name string) error {
+	var err error
+	for begin := time.Now(); time.Since(begin) < 3*time.Minute; time.Sleep(time.Second) {
+		if err = s.call("Get", volume{Name: name}); err == nil {
+			time.Sleep(5 * time.Second) // and what is read beside it
+			return nil
+		}
+	}
+	return err
+}
+
+// start measures from the start of the process to a socket that takes connections.
+func start(c config) (any, error) {
+	all := map[string]*Times{"start": {}}
+	for range c.rounds {
+		s, took, err := serve(c, "nfs://"+c.server+"/export")
+		if err != nil {
+			return nil, err
+		}
+		all["start"].add(took)
+		if err := s.call("List", struct{}{}); err != nil {
+			return nil, err
+		}
+		if err := s.stop(); err != nil {
+			return nil, err
+		}
+	}
+	return summaries(all), nil
+}
+
+// memory is the resident memory of an idle plugin, in MiB.
+func memory(c config) (any, error) {
+	s, _, err := serve(c, "nfs://"+c.server+"/export")
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop() //nolint:errcheck // what was measured is measured
+	if err := s.call("List", struct{}{}); err != nil {
+		return nil, err
+	}
+	time.Sleep(10 * time.Second)
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.command.Process.Pid))
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+			return map[string]float64{"MiB": kib / 1024}, err
+		}
+	}
+	return nil, fmt.Errorf("no VmRSS in status")
+}
