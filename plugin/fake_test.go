@@ -157,7 +157,9 @@ func (e *engine) serve(listener net.Listener, dial func(context.Context) (net.Co
 		if err := <-served; err != nil {
 			e.t.Errorf("Serve returned %v after its listener was closed", err)
 		}
-		e.server.Wait(context.Background())
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		e.server.Wait(ctx)
 	})
 }
 

@@ -80,7 +80,7 @@ func (h *Host) abandon(session *ssh.Session, told *pidLine, done <-chan error) {
 			}
 		}
 		_ = session.Close()
-		<-done
+		<-done //nolint:errcheck // how it ended does not matter any more
 	}()
 	select {
 	case <-ended:

@@ -45,12 +45,12 @@ func dialQMP(ctx context.Context, path string) (*qmp, error) {
 func (q *qmp) command(ctx context.Context, name string, arguments, result any) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	stop := context.AfterFunc(ctx, func() { q.conn.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = q.conn.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
 		if stop() {
 			return
 		}
-		q.conn.SetDeadline(time.Time{})
+		_ = q.conn.SetDeadline(time.Time{})
 	}()
 
 	request := struct {

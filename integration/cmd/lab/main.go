@@ -20,8 +20,7 @@ import (
 
 func main() {
 	if err := command().Execute(); err != nil {
-		var exit exitCode
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[exitCode](err); ok {
 			os.Exit(int(exit))
 		}
 		fmt.Fprintln(os.Stderr, "lab:", err)

@@ -1,0 +1,161 @@
+//go:build integration
+
+package integration
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// TestBadDayVolumeElsewhere has a volume on a file system that is not the home one: it
+// is found on another host by its name alone, through the home catalogue.
+func TestBadDayVolumeElsewhere(t *testing.T) {
+	a, b := bareTwo(t)
+	second, err := a.lab.SecondServer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := second.Dir("/export") + a.setting("EFS_ROOT")
+	a.mustCreate("web", bareElsewhere(t, a), "uid=7")
+	a.holds("web", "")
+	if _, err := os.Stat(elsewhere + "/web/held"); err != nil {
+		t.Errorf("the data is not on the second server: %v", err)
+	}
+	b.holds("web", "more")
+	if v := b.mustGet("web"); v.Status.FileSystem != strings.TrimPrefix(bareElsewhere(t, a), "filesystem=") || v.Status.Options["uid"] != "7" {
+		t.Errorf("host-b tells of it: %+v", v.Status)
+	}
+	b.fails(b.create("web", "filesystem=nfs://10.77.0.11/export"), "it exists with other options", "filesystem is", "leave the option out")
+	b.mustCreate("web")
+	b.mustRemove("web")
+	for what, root := range map[string]string{"the home catalogue": a.onServer(""), "the second catalogue": elsewhere} {
+		if left := bareRecords(t, root); len(left) > 0 {
+			t.Errorf("%s still has %v", what, left)
+		}
+		bareTidy(t, root)
+	}
+	_, err = a.mount("web", "1")
+	a.fails(err, "no such volume")
+	err = bareWait(t, 15*time.Second, func() error {
+		if names, err := a.list(); err != nil || len(names) > 0 {
+			return fmt.Errorf("host-a lists %v, %w", names, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	// Made anew at home it is found there, also by the host that knew the other.
+	b.mustCreate("web")
+	b.holds("web", "")
+	a.holds("web", "more")
+	a.mustRemove("web")
+	a.unused()
+	b.unused()
+}
+
+// TestBadDayDeadFileSystemDelaysNobody has one dead file system beside a living one.
+func TestBadDayDeadFileSystemDelaysNobody(t *testing.T) {
+	l := hosts(t)
+	p := startBare(t, l, "host-a")
+	second, err := l.SecondServer(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const volumes, containers, dead, limit = 50, 100, 3, 2 * time.Second
+	name := func(n int) string { return fmt.Sprintf("living%d", n%volumes) }
+	for n := range volumes {
+		p.mustCreate(name(n))
+	}
+	for n := range dead {
+		p.mustCreate(fmt.Sprintf("dead%d", n), bareElsewhere(t, p))
+	}
+	p.mustMount("dead0", "1")
+
+	// The slowest of all mounts and unmounts, each volume twice, all at once.
+	slowest := func(round string) (mount, query time.Duration) {
+		var mu sync.Mutex
+		var calls []func()
+		for n := range containers {
+			calls = append(calls, func() {
+				id := fmt.Sprintf("%s-%d", round, n)
+				start := time.Now()
+				_, err := p.mount(name(n), id)
+				took := time.Since(start)
+				start = time.Now()
+				if err == nil {
+					err = p.unmount(name(n), id)
+				}
+				took = max(took, time.Since(start))
+				mu.Lock()
+				defer mu.Unlock()
+				if mount = max(mount, took); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		calls = append(calls, func() {
+			for range 20 {
+				start := time.Now()
+				_, getErr := p.get("dead0")
+				names, listErr := p.list()
+				if getErr != nil || listErr != nil || len(names) != volumes+dead {
+					t.Errorf("Get: %v; List: %v, %d volumes", getErr, listErr, len(names))
+				}
+				query = max(query, time.Since(start))
+			}
+		})
+		together(calls...)
+		return mount, query
+	}
+	slowest("warming up") // connections to the host, above all
+	mount, query := slowest("all well")
+	t.Logf("all well: the slowest mount or unmount took %v, Get and List %v", mount, query)
+
+	if err := second.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = second.Thaw() })
+	var waiting sync.WaitGroup
+	for n := range dead {
+		for k := range 20 { // more than may wait for one file system
+			waiting.Go(func() {
+				// Those behind others of their volume may only hear of these.
+				if _, err := p.mount(fmt.Sprintf("dead%d", n), fmt.Sprint(k)); err == nil {
+					t.Error("a volume on a dead file system is mounted")
+				}
+			})
+		}
+	}
+	for k := range 40 {
+		waiting.Go(func() { p.fails(p.create(fmt.Sprintf("new%d", k), bareElsewhere(t, p)), "does not answer") })
+	}
+	time.Sleep(500 * time.Millisecond)
+	// The best of a few rounds: the machine itself may be busy for a moment.
+	mount, query = limit, limit
+	for range 3 {
+		m, q := slowest("one dead")
+		mount, query = min(mount, m), min(query, q)
+		t.Logf("one dead: the slowest mount or unmount took %v, Get and List %v", m, q)
+	}
+	if mount >= limit || query >= limit/2 {
+		t.Errorf("while one file system is dead a mount or unmount on another took %v, Get and List %v", mount, query)
+	}
+	waiting.Wait()
+	if err := second.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	p.mustUnmount("dead0", "1")
+	p.holds("dead0", "")
+	p.holds("dead1", "")
+	p.leavesNothing()
+	names, err := p.list()
+	if slices.Sort(names); err != nil || len(names) < volumes+dead {
+		t.Errorf("List says %v, %v", names, err)
+	}
+}

@@ -1,0 +1,152 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/integration/lab"
+)
+
+// stopServer stops the NFS server until the test's end, or until start is called.
+func stopServer(t *testing.T, l *lab.Lab) (start func()) {
+	t.Helper()
+	l.Server.Stop()
+	start = func() {
+		if err := l.Server.Start(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(start)
+	return start
+}
+
+// With the server away the Engine's volumes are what they were: after a restart
+// of dockerd, and after docker plugin disable and enable. docker plugin upgrade does
+// the same to the plugin's directories, but needs a registry: it keeps the propagated
+// mount and replaces the root file system.
+func TestProtocolRule1And10VolumesAreKnownWithoutTheServer(t *testing.T) {
+	s, _ := bothHosts(t)
+	s.volume("survivor", "--label tier=db -o uid=999")
+	if got := s.sh("ls " + siteData + "/state"); !strings.Contains(got, "volumes") || !strings.Contains(got, "mounts") {
+		t.Errorf("the propagated mount has the state %q", got)
+	}
+	startServer := stopServer(t, s.lab)
+	known := func(when string) {
+		t.Helper()
+		if got := s.inspect("survivor", "{{.Labels.tier}} {{.Options.uid}} {{.Status.options.uid}} {{.Status.path}}"); got != "db 999 999 /survivor" {
+			t.Errorf("%s the volume has %q", when, got)
+		}
+		if got := s.sh("docker volume ls -q -f label=tier=db"); got != "survivor" {
+			t.Errorf("%s ls shows %q", when, got)
+		}
+	}
+
+	s.sh("docker plugin disable -f efs")
+	// The Engine and runc put files of their own under /dev and /etc.
+	if got := s.sh("cd /var/lib/docker/plugins/" + s.id + "/rootfs && find . -type f -not -path './dev/*' -not -path './etc/*' -not -name .dockerenv"); got != "./docker-volume-efs" {
+		t.Errorf("the plugin's root file system has the files %q", got)
+	}
+	// Rule 8: a dead server does not keep the plugin from being enabled.
+	start := time.Now()
+	s.sh("docker plugin enable efs")
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("enable took %v", took)
+	}
+	known("after enable")
+
+	s.sh("stop-docker; start-docker")
+	known("after a restart of dockerd")
+	if got := s.inspect("survivor", "{{.Status.trouble}}"); !strings.Contains(got, "refused") {
+		t.Errorf("inspect shows the trouble %q", got)
+	}
+	text := s.fails(30*time.Second, tryLine("survivor", "true"))
+	if !strings.Contains(text, "check that the NFS server is running") {
+		t.Errorf("run says %s", text)
+	}
+	startServer()
+	s.works("survivor")
+	known("with the server back")
+}
+
+// The Engine's own limit (docker plugin enable --timeout) ends a Mount that a
+// frozen server holds up; no Unmount follows. Then it tries again with an empty
+// body for a quarter of a minute (rule 3). Meanwhile, every other call is answered in
+// time too, and what needs no server at once.
+func TestProtocolRule2And5FrozenServer(t *testing.T) {
+	s, _ := bothHosts(t)
+	s.volume("frozen")
+	s.volume("frozen-too")
+	s.sh("docker plugin disable -f efs && docker plugin enable --timeout 3 efs")
+	t.Cleanup(func() {
+		if _, err := s.h.Run(context.Background(), "docker plugin disable -f efs && docker plugin enable efs"); err != nil {
+			t.Error(err)
+		}
+	})
+	s.sh("docker run -d --name frozen --network none -v frozen:/data busybox sleep 100000")
+	id, mark := s.onlyID("frozen"), s.mark()
+	if err := s.lab.Server.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	thaw := func() {
+		if err := s.lab.Server.Thaw(); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(thaw)
+
+	var asking, running sync.WaitGroup
+	running.Go(func() {
+		var exit *lab.ExitError
+		if _, err := s.h.Run(t.Context(), tryLine("frozen-too", "true")); !errors.As(err, &exit) || !strings.Contains(exit.Stderr, "VolumeDriver.Mount") {
+			t.Errorf("docker run: %v, want a Mount that fails", err)
+		}
+	})
+	for _, c := range []struct {
+		call, body string
+		limit      time.Duration
+		works      bool
+	}{
+		{"Get", `{"Name":"frozen"}`, 2 * time.Second, true},
+		{"Path", `{"Name":"frozen"}`, 2 * time.Second, true},
+		{"List", `{}`, 2 * time.Second, true},
+		{"Capabilities", `{}`, 2 * time.Second, true},
+		{"Get", `{"Name":"unheard-of"}`, 3 * time.Second, false},
+		{"Unmount", `{"Name":"frozen","ID":"` + id + `"}`, 2 * time.Second, true},
+		{"Create", `{"Name":"frozen-later"}`, 27 * time.Second, false},
+		{"Mount", `{"Name":"frozen","ID":"m1"}`, 27 * time.Second, false},
+		{"Remove", `{"Name":"frozen-later"}`, 27 * time.Second, false},
+	} {
+		asking.Go(func() {
+			start := time.Now()
+			answer, err := s.call(t.Context(), c.call, c.body)
+			if took := time.Since(start); took > c.limit {
+				t.Errorf("%s %s took %v, want %v", c.call, c.body, took, c.limit)
+			}
+			if (err == nil) != c.works {
+				t.Errorf("%s %s: got %s, %v", c.call, c.body, answer, err)
+			}
+		})
+	}
+	// The plugin hears it at once, not when the server answers.
+	s.eventually(15*time.Second, "the plugin ends the Mount that the Engine gave up", func() bool {
+		calls := s.calls(mark, "frozen-too")
+		return len(calls) > 0 && calls[0].call == "Mount" && strings.Contains(calls[0].outcome, "gave up")
+	})
+	asking.Wait()
+	thaw()
+	running.Wait()
+	if counts := s.counts("frozen-too"); len(counts) > 0 {
+		t.Errorf("after a Mount given up the plugin counts %v", counts)
+	}
+	s.sh("docker plugin disable -f efs && docker plugin enable efs")
+	s.works("frozen-too")
+	// The Engine's own Unmount finds nothing to take away, which is no error.
+	s.sh("docker rm -f frozen")
+	s.works("frozen")
+}
