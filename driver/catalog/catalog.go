@@ -277,7 +277,7 @@ func (c *Catalog) SetAside(name string) (string, error) {
 func (c *Catalog) place(data []byte, put func(tmp *tree.Dir, name string) error) error {
 	tmp := c.dirs[tmpDir]
 	name := c.host + "-" + rand.Text()
-	if err := tmp.WriteNew(name, data, fileMode); err != nil {
+	if err := tmp.WriteTemporary(name, data, fileMode); err != nil {
 		return err
 	}
 	if err := put(tmp, name); err != nil {

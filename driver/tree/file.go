@@ -87,7 +87,19 @@ func (d *Dir) ReadStamped(name string) ([]byte, FileStamp, error) {
 // WriteNew makes a file that must not exist yet, writes it and has it on disk
 // (fsync) when it returns. A file that could not be written whole is removed.
 func (d *Dir) WriteNew(name string, data []byte, mode uint32) error {
-	fd, err := d.openAt(name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, uint64(mode&0o777))
+	return d.write(name, unix.O_EXCL, data, mode)
+}
+
+// WriteTemporary is WriteNew under a name that nobody else can have chosen. It does
+// not ask for an exclusive create: while one is under way, a server may show any time
+// for the file (it keeps the create's verifier there, RFC 8881 section 18.16.3), and
+// another host that sweeps old files would take it.
+func (d *Dir) WriteTemporary(name string, data []byte, mode uint32) error {
+	return d.write(name, unix.O_TRUNC, data, mode)
+}
+
+func (d *Dir) write(name string, how int, data []byte, mode uint32) error {
+	fd, err := d.openAt(name, unix.O_WRONLY|unix.O_CREAT|how, uint64(mode&0o777))
 	if err != nil {
 		return err
 	}
