@@ -4,6 +4,7 @@ package integration
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 func bareRecordFile(name string) string { return bareCatalogue + "/volumes/" + name + ".json" }
 
 func TestBadDayDamagedRecord(t *testing.T) {
+	t.Parallel()
 	l := hosts(t)
 	a := startBare(t, l, "host-a")
 	b := startBare(t, l, "host-b", "EFS_ROOT="+a.setting("EFS_ROOT"))
@@ -82,6 +84,7 @@ func TestBadDayDamagedRecord(t *testing.T) {
 }
 
 func TestBadDayCatalogueOfANewerVersion(t *testing.T) {
+	t.Parallel()
 	l := hosts(t)
 	p := startBare(t, l, "host-a")
 	p.mustCreate("before")
@@ -111,6 +114,7 @@ func TestBadDayCatalogueOfANewerVersion(t *testing.T) {
 }
 
 func TestBadDayDamagedState(t *testing.T) {
+	t.Parallel()
 	l := hosts(t)
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -118,17 +122,18 @@ func TestBadDayDamagedState(t *testing.T) {
 	type damage struct {
 		name, line string // shell; $f is the file
 		reported   bool   // it can be told from a file that was cut short by a crash
+		cut        bool
 	}
 	damages := []damage{
-		{"garbage", "head -c 700 /dev/urandom >$f", true},
-		{"a flipped byte in each line", `sed -i '2,$s/:/;/' $f`, true},
-		{"deleted", "rm $f", false},
-		{"empty", "truncate -s 0 $f", false},
+		{"garbage", "head -c 700 /dev/urandom >$f", true, false},
+		{"a changed letter or number", `sed -i '2,$s|"/some|"/sane|; 2,$s|"1":1|"1":7|' $f`, true, false},
+		{"deleted", "rm $f", false, false},
+		{"empty", "truncate -s 0 $f", false, true},
 	}
 	for range 2 {
 		part := random.IntN(100)
 		damages = append(damages, damage{
-			fmt.Sprintf("truncated to %d%%", part), fmt.Sprintf("truncate -s $(( $(stat -c %%s $f) * %d / 100 )) $f", part), false,
+			fmt.Sprintf("truncated to %d%%", part), fmt.Sprintf("truncate -s $(( $(stat -c %%s $f) * %d / 100 )) $f", part), false, true,
 		})
 	}
 	p := startBare(t, l, "host-a")
@@ -137,8 +142,7 @@ func TestBadDayDamagedState(t *testing.T) {
 	p.holds("idle", "")
 	p.mustMount("used", "1")
 	p.sh("echo used >" + p.data() + "/volumes/used/file")
-	// As a container's: it must not notice anything.
-	p.sh("cd " + p.data() + "/volumes/used\n{ while sleep 0.1; do echo more >>log || exit; done; } >/dev/null 2>&1 </dev/null & echo $! >" + p.dir + "/writer")
+	p.sh("cd " + p.data() + "/volumes/used\n{ while sleep 0.5; do echo more >>log || exit; done; } >/dev/null 2>&1 </dev/null & echo $! >" + p.dir + "/writer")
 
 	for _, file := range []string{"volumes", "mounts", "host-id"} {
 		for i, d := range damages {
@@ -148,29 +152,39 @@ func TestBadDayDamagedState(t *testing.T) {
 			t.Run(file+" "+d.name, func(t *testing.T) {
 				p := p.during(t)
 				p.restart("KILL", ": >"+p.dir+"/log; f="+p.data()+"/state/"+file+"; test -e $f || exit; "+d.line)
+				patience := 5 * time.Second // what is lost unnoticed is read again from the file system
+				if d.reported || file != "volumes" {
+					patience = 0 // Docker would forget the volume at once
+				}
 				for name, path := range map[string]string{"used": "/used", "idle": "/some/where"} {
-					if v := p.mustGet(name); v.Status.Path != path || len(v.Status.Trouble) > 0 {
-						t.Errorf("Get tells of %s: %+v", name, v)
+					var v bareVolume
+					err := bareWait(t, patience, func() (err error) { v, err = p.get(name); return err })
+					if err != nil || v.Status.Path != path || len(v.Status.Trouble) > 0 {
+						t.Errorf("Get tells of %s: %+v, %v", name, v, err)
 					}
 				}
 				if file != "host-id" && d.reported && !strings.Contains(p.log(), "set aside in "+p.data()+"/state/"+file+".damaged-") {
 					t.Errorf("the log does not say where the damaged file is:\n%s", p.log())
 				}
-				// Counts are void or right.
-				counts := p.mustGet("used").Status.Mounts
-				if file == "mounts" && len(counts) > 0 || file != "mounts" && (len(counts) != 1 || counts["1"] != 1) {
-					if file != "mounts" || len(counts) != 1 || counts["1"] != 1 {
-						t.Errorf("counts are %v", counts)
-					}
+				counts := p.counts("used")
+				switch {
+				case maps.Equal(counts, map[string]int{"1": 1}): // right
+				case file == "mounts" && len(counts) == 0: // void
+				case file == "mounts" && d.cut && counts["1"] <= 1 && counts["2"] <= 1:
+					// A journal that has lost its end is that of an earlier moment, and
+					// nothing tells the two apart.
+				default:
+					t.Errorf("counts are %v", counts)
 				}
-				if got := p.sh("cat " + p.mustMount("used", "2") + "/file"); got != "used" {
+				// And the container of before has noticed nothing.
+				if got := p.sh("kill -0 $(<" + p.dir + "/writer) && echo \"$(<" + p.mustMount("used", "2") + "/file)\""); got != "used" {
 					t.Errorf("the volume holds %q", got)
 				}
-				p.mustUnmount("used", "2")
-				p.mustUnmount("used", "1")
+				for _, id := range []string{"2", "2", "1"} {
+					p.mustUnmount("used", id)
+				}
 				p.unused()
 				p.mustMount("used", "1")
-				p.sh("kill -0 $(cat " + p.dir + "/writer)")
 			})
 		}
 	}

@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -64,6 +66,52 @@ func TestBadDayDockerGivesUp(t *testing.T) {
 	if slices.Sort(names); err != nil || !slices.Equal(names, []string{"cold", "new", "warm"}) {
 		t.Errorf("List says %v, %v", names, err)
 	}
+	p.leavesNothing()
+}
+
+// TestBadDayDockerGivesUpAtAnyMoment has a server that is well, and a caller that gives
+// up at random moments of Mount. A mount counts only if its answer has left.
+func TestBadDayDockerGivesUpAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	p := startBare(t, hosts(t), "host-a")
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 0))
+	t.Logf("seed %d", seed)
+	p.mustCreate("web")
+	p.holds("web", "")
+	const tries = 100
+	latest := 30 * time.Millisecond
+	id := func(n int) string { return fmt.Sprintf("gone-%d-", n) }
+	for n := range tries {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.Int64N(int64(latest))))
+		var answer struct{ Mountpoint string }
+		err := p.call(ctx, "Mount", bareRequest{Name: "web", ID: id(n)}, &answer)
+		cancel()
+		if err == nil {
+			p.mustUnmount("web", id(n))
+			latest -= latest / 8
+		} else {
+			latest += latest / 8
+		}
+	}
+	// Calls end when the plugin notices that the caller has gone.
+	time.Sleep(500 * time.Millisecond)
+	log, late, rolledBack := p.log(), 0, 0
+	for n := range tries {
+		told := strings.Contains(log, "mount="+id(n)+" outcome=ok")
+		if strings.Contains(log, "mount="+id(n)+" outcome=\"mount volume \\\"web\\\": rolled back") {
+			rolledBack++
+		}
+		if p.counts("web")[id(n)] > 0 {
+			late++
+			if !told {
+				t.Errorf("%s was given up, and counts", id(n))
+			}
+			p.mustUnmount("web", id(n))
+		}
+	}
+	t.Logf("of %d, %d were given up when the answer had left, %d were rolled back", tries, late, rolledBack)
+	p.holds("web", "more")
 	p.leavesNothing()
 }
 

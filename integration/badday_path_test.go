@@ -9,6 +9,7 @@ import (
 )
 
 func TestBadDayInputIsRefused(t *testing.T) {
+	t.Parallel()
 	p := startBare(t, hosts(t), "host-a")
 	p.mustCreate("before")
 	long := strings.Repeat("x", 300)
@@ -78,6 +79,7 @@ func TestBadDayInputIsRefused(t *testing.T) {
 // TestBadDayLinkIsNotFollowed has a container plant a symbolic link at each component
 // of another volume's path, before that volume is created and afterwards.
 func TestBadDayLinkIsNotFollowed(t *testing.T) {
+	t.Parallel()
 	l := hosts(t)
 	p := startBare(t, l, "host-a")
 	container := startBare(t, l, "host-b", "EFS_ROOT="+p.setting("EFS_ROOT"))
@@ -91,7 +93,6 @@ func TestBadDayLinkIsNotFollowed(t *testing.T) {
 			{"the host's root", "/"},
 			{"what is above", "../../../../.."},
 			{"its neighbour", "neighbour"},
-			{"another volume by its mountpoint", p.data() + "/volumes/outer"},
 		} {
 			rows = append(rows, row{fmt.Sprintf("%s is a link to %s", component, to.what), component, to.path})
 		}

@@ -17,11 +17,11 @@ import (
 // sends no Unmount (rule 6: the mounts went with the plugin, so the counts are void).
 func TestProtocolRule1And6DockerdKilled(t *testing.T) {
 	s := oneHost(t)
-	s.volume("crashed", "--label tier=db --label env=test -o uid=999")
+	s.volume("crashed", "uid=999")
 	s.writer("crashed")
 	s.sh("stop-docker KILL; start-docker")
-	if got := s.inspect("crashed", "{{.Labels.tier}} {{.Labels.env}} {{.Options.uid}}"); got != "db test 999" {
-		t.Errorf("labels and options are %s", got)
+	if got := s.inspect("crashed").Options["uid"]; got != "999" {
+		t.Errorf("the option is %q", got)
 	}
 	if !s.lists("crashed") {
 		t.Error("ls does not show the volume")
@@ -39,19 +39,14 @@ func TestProtocolRule1And6DockerdKilled(t *testing.T) {
 func TestProtocolRule3RepeatedCallsForgetNothing(t *testing.T) {
 	s := oneHost(t)
 	const volumes = 8 // the Engine asks for one volume one thing at a time
-	client := s.client(engineSocket)
-	defer client.CloseIdleConnections()
 	var killed atomic.Bool
 	var asking sync.WaitGroup
 	for i := range volumes {
 		name := fmt.Sprintf("repeated-%d", i)
-		s.volumes = append(s.volumes, name)
-		if status, message := s.create(name, map[string]string{"tier": "db"}); status >= http.StatusBadRequest {
-			t.Fatalf("create %s: %d %s", name, status, message)
-		}
+		s.volume(name)
 		asking.Go(func() {
 			for !killed.Load() {
-				if _, err := get(t.Context(), client, "/volumes/"+name); err != nil {
+				if _, _, err := request(t.Context(), s.engine, http.MethodGet, "/volumes/"+name, ""); err != nil {
 					t.Error(err)
 					return
 				}
@@ -68,13 +63,14 @@ func TestProtocolRule3RepeatedCallsForgetNothing(t *testing.T) {
 	if repeated == "" {
 		t.Error("the Engine has repeated nothing: this test has tested nothing")
 	}
-	if got := strings.Fields(s.sh("docker volume ls -q -f label=tier=db -f name=repeated-")); len(got) != volumes {
-		t.Errorf("of %d volumes with a label these have it still: %v", volumes, got)
+	for _, name := range s.volumes {
+		s.inspect(name)
 	}
 }
 
 func TestProtocolRule4CopyLeavesTheVolumeMounted(t *testing.T) {
 	s := oneHost(t)
+	s.volume("copied")
 	s.writer("copied")
 	id, kernel := s.onlyID("copied"), s.kernelMount("copied")
 	s.sh("docker cp copied:/data/log /tmp/log && docker cp /tmp/log copied:/data/back")
@@ -92,6 +88,7 @@ func TestProtocolRule4CopyLeavesTheVolumeMounted(t *testing.T) {
 
 func TestProtocolRule6PluginKilledWithAContainerRunning(t *testing.T) {
 	s := oneHost(t)
+	s.volume("killed")
 	s.writer("killed")
 	id, kernel := s.onlyID("killed"), s.kernelMount("killed")
 	s.killPlugin()
@@ -110,7 +107,7 @@ func TestProtocolRule6PluginKilledWithAContainerRunning(t *testing.T) {
 	if counts := s.counts("killed"); len(counts) > 0 {
 		t.Errorf("after the stop the plugin counts %v", counts)
 	}
-	s.eventually(siteWarm, "the volume is detached", func() bool { return s.kernelMount("killed") == "" })
+	s.detached("killed")
 }
 
 // With live-restore containers and plugin go on without dockerd, and nobody reads
@@ -130,7 +127,7 @@ func TestProtocolRule6And9DockerdKilledWithLiveRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.eventually(10*time.Second, "live-restore is on", func() bool { return s.sh("docker info -f '{{.LiveRestoreEnabled}}'") == "true" })
-	s.volume("restored", "--label tier=db")
+	s.volume("restored")
 	s.writer("restored")
 	id := s.onlyID("restored")
 	s.sh("stop-docker KILL")
@@ -142,7 +139,7 @@ func TestProtocolRule6And9DockerdKilledWithLiveRestore(t *testing.T) {
 	var asking sync.WaitGroup
 	for range 8 {
 		asking.Go(func() {
-			client := s.client(s.socket())
+			client := s.plugin()
 			defer client.CloseIdleConnections()
 			for range 125 {
 				if _, err := ask(ctx, client, "Unmount", `{"Name":"restored","ID":"`+strings.Repeat("unknown", 30)+`"}`); err != nil {
@@ -158,9 +155,7 @@ func TestProtocolRule6And9DockerdKilledWithLiveRestore(t *testing.T) {
 	if got := s.onlyID("restored"); got != id {
 		t.Errorf("the mount is counted for %s, was for %s", got, id)
 	}
-	if got := s.inspect("restored", "{{.Labels.tier}}"); got != "db" {
-		t.Errorf("the volume's label is %q", got)
-	}
+	s.inspect("restored")
 	s.writes("restored", 3)
 	s.sh("docker exec restored test -s /data/log && docker stop -t 0 restored")
 	if counts := s.counts("restored"); len(counts) > 0 {
@@ -171,6 +166,7 @@ func TestProtocolRule6And9DockerdKilledWithLiveRestore(t *testing.T) {
 // What a container has mounted stays with it when the plugin is disabled.
 func TestProtocolRule16ContainersOutliveDisable(t *testing.T) {
 	s := oneHost(t)
+	s.volume("outlived")
 	s.writer("outlived")
 	s.sh("docker plugin disable -f efs")
 	s.writes("outlived", 10)

@@ -5,17 +5,11 @@ package integration
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,11 +22,13 @@ const (
 	// siteFileSystem is where the plugin of these tests has its volumes.
 	siteFileSystem = "nfs://10.77.0.11/export"
 	siteBundle     = "../build/plugin-amd64"
+	// siteDriver is how the Engine calls the plugin.
+	siteDriver = bundle.Name + ":latest"
 	// siteWarm is how long a volume stays mounted after its last use, and then
 	// some.
 	siteWarm = 10*time.Second + 5*time.Second
-	// siteDriver is how the Engine calls the plugin.
-	siteDriver = bundle.Name + ":latest"
+	// siteLabel is what all volumes of these tests have, as KEY=VALUE.
+	siteLabel = "tier=db"
 )
 
 // site is what a test has of the hosts: host-a and host-b, or one of them, with the
@@ -49,8 +45,9 @@ type site struct {
 // siteHost is one of a site's hosts.
 type siteHost struct {
 	*site
-	h  *lab.Host
-	id string // of the plugin
+	h      *lab.Host
+	id     string // of the plugin
+	engine *http.Client
 }
 
 // siteHosts has the hosts that no test uses. Tests that need one host run beside
@@ -98,15 +95,14 @@ func bothHosts(t *testing.T) (a, b *siteHost) {
 // left a count or a mount.
 func (s *site) open(hosts ...*lab.Host) {
 	s.t.Helper()
-	s.hosts = make([]*siteHost, len(hosts))
 	var group sync.WaitGroup
-	for i, h := range hosts {
+	for _, h := range hosts {
+		one := &siteHost{site: s, h: h, engine: socketClient(h, "/run/docker.sock")}
+		s.hosts = append(s.hosts, one)
 		group.Go(func() {
-			id, err := installed(s.t.Context(), h)
-			if err != nil {
-				s.t.Error(err)
+			if err := one.install(s.t.Context()); err != nil {
+				s.t.Errorf("%s: %v", h.Name(), err)
 			}
-			s.hosts[i] = &siteHost{site: s, h: h, id: id}
 		})
 	}
 	group.Wait()
@@ -116,47 +112,18 @@ func (s *site) open(hosts ...*lab.Host) {
 	s.t.Cleanup(s.leaveNothing)
 }
 
-// siteData leads to the plugin's data directory on a host. The directory's own
-// path is too long for a socket's.
-const siteData = "/run/efs"
-
-// installed installs and enables the plugin unless it is, and returns its ID.
-func installed(ctx context.Context, h *lab.Host) (id string, err error) {
-	const ask = "docker plugin inspect -f '{{.Id}} {{.Enabled}}{{range .Settings.Env}} {{.}}{{end}}' " + bundle.Name
-	out, err := h.Run(ctx, ask)
-	if _, unknown := errors.AsType[*lab.ExitError](err); unknown {
-		if err := bundle.Install(ctx, h, siteBundle, "EFS_FILESYSTEM="+siteFileSystem, "EFS_LOG_LEVEL=debug"); err != nil {
-			return "", err
-		}
-		out, err = h.Run(ctx, ask)
-	}
-	if err != nil {
-		return "", err
-	}
-	words := strings.Fields(out)
-	if !slices.Contains(words, "EFS_FILESYSTEM="+siteFileSystem) || !slices.Contains(words, "EFS_LOG_LEVEL=debug") {
-		return "", fmt.Errorf("%s has another test's plugin: %s", h.Name(), out)
-	}
-	line := "ln -sfn /var/lib/docker/plugins/" + words[0] + "/propagated-mount " + siteData
-	if words[1] != "true" {
-		line += " && docker plugin enable " + bundle.Name
-	}
-	_, err = h.Run(ctx, line)
-	return words[0], err
-}
-
 // leaveNothing removes what the test made and checks that nothing is left.
 func (s *site) leaveNothing() {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	sweep := func(h *lab.Host, line string) {
-		if _, err := h.Run(ctx, line); err != nil {
+	must := func(err error) {
+		if err != nil {
 			s.t.Errorf("clean up: %v", err)
 		}
 	}
 	// Containers first, on all hosts; then no count may be left, and then no mount.
 	for _, one := range s.hosts {
-		sweep(one.h, "docker ps -aq | xargs -r docker rm -f >/dev/null")
+		must(one.removeContainers(ctx))
 		for _, m := range one.overview(ctx).Mounted {
 			if len(m.Mounts) > 0 {
 				s.t.Errorf("%s still counts %v for volume %s", one.h.Name(), m.Mounts, m.Volume)
@@ -164,17 +131,50 @@ func (s *site) leaveNothing() {
 		}
 	}
 	for _, one := range s.hosts {
-		switch {
-		case s.a != nil: // nobody else's volumes are there
-			sweep(one.h, "docker volume ls -q -f driver="+siteDriver+" | xargs -r docker volume rm -f >/dev/null")
-		case len(s.volumes) > 0:
-			sweep(one.h, "docker volume rm -f "+strings.Join(s.volumes, " ")+" >/dev/null")
+		names := s.volumes
+		if s.a != nil { // nobody else's volumes are there
+			all, err := one.listed(ctx)
+			must(err)
+			names = all
 		}
-		// What another host has removed stays for the warm time.
-		sweep(one.h, `for i in $(seq 150); do
-			grep -q /propagated-mount/volumes/ /proc/self/mountinfo || exit 0; sleep 0.1
-		done; grep /propagated-mount/volumes/ /proc/self/mountinfo >&2; exit 1`)
+		for _, name := range names {
+			status, text, err := request(ctx, one.engine, http.MethodDelete, "/volumes/"+name+"?force=1", "")
+			if err == nil && status >= http.StatusBadRequest && status != http.StatusNotFound {
+				err = fmt.Errorf("remove volume %s: %d %s", name, status, text)
+			}
+			must(err)
+		}
 	}
+	for _, one := range s.hosts { // what another host has removed stays for the warm time
+		_, err := one.h.Run(ctx, unmounted("/"))
+		must(err)
+		one.engine.CloseIdleConnections()
+	}
+}
+
+// unmounted is a line of shell that waits until nothing whose path begins so is
+// mounted in the plugin's directory for volumes.
+func unmounted(path string) string {
+	pattern := "/propagated-mount/volumes" + path
+	return fmt.Sprintf(`for i in $(seq %d); do grep -q '%s' /proc/self/mountinfo || exit 0; sleep 0.3; done
+		grep '%[2]s' /proc/self/mountinfo >&2; exit 1`, int(siteWarm/(300*time.Millisecond)), pattern)
+}
+
+func (s *siteHost) removeContainers(ctx context.Context) error {
+	var containers []struct{ ID string }
+	if err := getJSON(ctx, s.engine, "/containers/json?all=1", &containers); err != nil {
+		return err
+	}
+	for _, c := range containers {
+		status, text, err := request(ctx, s.engine, http.MethodDelete, "/containers/"+c.ID+"?force=1&v=1", "")
+		if err == nil && status >= http.StatusBadRequest && status != http.StatusNotFound {
+			err = fmt.Errorf("remove container: %d %s", status, text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // sh runs a line of shell on a host and fails the test if it fails.
@@ -183,9 +183,11 @@ func (s *site) sh(h *lab.Host, line string) string {
 	return run(s.t, h, line)
 }
 
+// eventually asks several times a second whether something is so. What takes the
+// host work to find out is better waited for there.
 func (s *site) eventually(limit time.Duration, what string, is func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(limit); !is(); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); !is(); time.Sleep(200 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("not within %v: %s", limit, what)
 		}
@@ -214,11 +216,14 @@ func (s *siteHost) fails(limit time.Duration, line string) string {
 	return exit.Stderr
 }
 
-// volume makes a volume of the test's; options are words of docker volume create.
+// volume makes a volume of the test's, with options KEY=VALUE and the label
+// that all have.
 func (s *siteHost) volume(name string, options ...string) {
 	s.t.Helper()
 	s.volumes = append(s.volumes, name)
-	s.sh("docker volume create -d " + bundle.Name + " " + strings.Join(options, " ") + " " + name)
+	if status, message := s.create(name, options...); status >= http.StatusBadRequest {
+		s.t.Fatalf("%s: create %s: %d %s", s.h.Name(), name, status, message)
+	}
 }
 
 // try runs a container with a volume at /data until its command ends.
@@ -241,13 +246,12 @@ func (s *siteHost) works(volume string) {
 	})
 }
 
-// writer makes a volume, if there is none, and starts a container of its name
-// that appends a line to /data/log ten times a second.
+// writer starts a container with a volume, of the same name, that appends a line to
+// /data/log five times a second.
 func (s *siteHost) writer(volume string) {
 	s.t.Helper()
-	s.volumes = append(s.volumes, volume)
-	s.sh("docker run -d --name " + volume + " --network none --volume-driver " + bundle.Name + " -v " + volume + ":/data" +
-		" busybox sh -c 'while :; do echo x >>/data/log || exit 1; sleep 0.1; done'")
+	s.sh("docker run -d --name " + volume + " --network none -v " + volume + ":/data" +
+		" busybox sh -c 'while :; do echo x >>/data/log || exit 1; sleep 0.2; done'")
 	s.writes(volume, 1)
 }
 
@@ -262,65 +266,10 @@ func (s *siteHost) writes(volume string, n int) {
 	s.eventually(30*time.Second, fmt.Sprintf("the container writes %d lines into %s", n, volume), func() bool { return count() >= before+n })
 }
 
-// inspect reads fields of docker volume inspect by a template.
-func (s *siteHost) inspect(volume, template string) string {
+// detached waits until a volume that nobody uses is no longer mounted.
+func (s *siteHost) detached(volume string) {
 	s.t.Helper()
-	return s.sh("docker volume inspect -f '" + template + "' " + volume)
-}
-
-// lists tells whether docker volume ls shows a volume.
-func (s *siteHost) lists(volume string) bool {
-	s.t.Helper()
-	return slices.Contains(strings.Fields(s.sh("docker volume ls -q -f driver="+siteDriver)), volume)
-}
-
-// siteOverview is what the plugin says on its control socket.
-type siteOverview struct {
-	Mounted []struct {
-		Volume string
-		Mounts map[string]int
-	}
-}
-
-func (s *siteHost) overview(ctx context.Context) (o siteOverview) {
-	s.t.Helper()
-	client := s.client(siteData + "/control.sock")
-	defer client.CloseIdleConnections()
-	answer, err := get(ctx, client, "/status.json")
-	if err == nil {
-		err = json.Unmarshal(answer, &o)
-	}
-	if err != nil {
-		s.t.Errorf("%s: ask the plugin for its status: %v", s.h.Name(), err)
-	}
-	return o
-}
-
-// counts are a volume's mounts by mount ID; nil when it is not mounted.
-func (s *siteHost) counts(volume string) map[string]int {
-	s.t.Helper()
-	for _, m := range s.overview(s.t.Context()).Mounted {
-		if m.Volume == volume {
-			if m.Mounts == nil {
-				return map[string]int{}
-			}
-			return m.Mounts
-		}
-	}
-	return nil
-}
-
-// onlyID returns the one mount ID that has a volume mounted, once.
-func (s *siteHost) onlyID(volume string) string {
-	s.t.Helper()
-	counts := s.counts(volume)
-	for id, n := range counts {
-		if len(counts) == 1 && n == 1 {
-			return id
-		}
-	}
-	s.t.Fatalf("%s counts %v for volume %s, want one mount", s.h.Name(), counts, volume)
-	return ""
+	s.sh(unmounted("/" + volume + " "))
 }
 
 // kernelMount is the kernel's ID of a volume's mount, as the host sees it; empty
@@ -343,108 +292,3 @@ func (s *siteHost) killPlugin() {
 
 // pluginPID finds the plugin's process.
 const pluginPID = "pgrep -fx '/docker-volume-efs serve'"
-
-// client speaks HTTP with a Unix socket on a host.
-func (s *siteHost) client(socket string) *http.Client {
-	return &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.h.Dial(ctx, "unix", socket) },
-	}}
-}
-
-// socket is where the Engine asks the plugin.
-func (s *siteHost) socket() string { return "/run/docker/plugins/" + s.id + "/efs.sock" }
-
-// call asks the plugin past the Engine and returns the answer, or the error in
-// it.
-func (s *siteHost) call(ctx context.Context, name, body string) (string, error) {
-	client := s.client(s.socket())
-	defer client.CloseIdleConnections()
-	return ask(ctx, client, name, body)
-}
-
-func ask(ctx context.Context, client *http.Client, call, body string) (string, error) {
-	status, answer, err := postJSON(ctx, client, "/VolumeDriver."+call, body)
-	if err == nil && status != http.StatusOK {
-		err = errors.New(answer)
-	}
-	return answer, err
-}
-
-func get(ctx context.Context, client *http.Client, path string) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker"+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	return io.ReadAll(response.Body)
-}
-
-func postJSON(ctx context.Context, client *http.Client, path, body string) (status int, answer string, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://docker"+path, strings.NewReader(body))
-	if err != nil {
-		return 0, "", err
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := client.Do(request)
-	if err != nil {
-		return 0, "", err
-	}
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	return response.StatusCode, string(content), err
-}
-
-// engineSocket is where Docker answers.
-const engineSocket = "/run/docker.sock"
-
-// create asks the Engine for a volume by its API, which takes what no shell
-// does, and returns the status and what the Engine says.
-func (s *siteHost) create(name string, labels map[string]string) (status int, message string) {
-	s.t.Helper()
-	client := s.client(engineSocket)
-	defer client.CloseIdleConnections()
-	body, err := json.Marshal(map[string]any{"Name": name, "Driver": bundle.Name, "Labels": labels})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	status, answer, err := postJSON(s.t.Context(), client, "/volumes/create", string(body))
-	var said struct{ Message string }
-	if err == nil {
-		err = json.Unmarshal([]byte(answer), &said)
-	}
-	if err != nil {
-		s.t.Errorf("create %q: %d %s, %v", name, status, answer, err)
-	}
-	return status, said.Message
-}
-
-// pluginCall is one line of the plugin's log.
-type pluginCall struct{ level, call, volume, id, outcome string }
-
-// The Engine's line has the plugin's inside, with its quotes escaped.
-var pluginLine = regexp.MustCompile(`level=(\w+) msg="time=.* call=(\w+) (?:mount=(\S+) )?outcome=(\w+|\\".*?\\") took=\S+(?: volume=([^" ]+))?`)
-
-// calls returns the calls for a volume that changed something, since mark, as the
-// Engine has them in its log.
-func (s *siteHost) calls(mark, volume string) (calls []pluginCall) {
-	s.t.Helper()
-	text := s.sh("tail -c +" + mark + " /run/dockerd.log | grep ' call=' || true")
-	for line := range strings.Lines(text) {
-		m := pluginLine.FindStringSubmatch(line)
-		if m == nil || m[5] != volume || m[2] == "Get" || m[2] == "Path" {
-			continue
-		}
-		calls = append(calls, pluginCall{level: m[1], call: m[2], id: m[3], outcome: strings.Trim(m[4], `\"`), volume: m[5]})
-	}
-	return calls
-}
-
-// mark is the present end of the Engine's log, for calls.
-func (s *siteHost) mark() string {
-	s.t.Helper()
-	return s.sh("echo $(($(wc -c </run/dockerd.log) + 1))")
-}

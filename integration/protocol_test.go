@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,13 +50,14 @@ func TestProtocolWhatTheEngineAsks(t *testing.T) {
 		t.Fatalf("%s led to %q, want %q", step, strings.Join(got, ", "), want)
 	}
 
-	s.volume("asked", "--label tier=db -o uid=999")
+	s.sh("docker volume create -d efs --label tier=db -o uid=999 asked")
 	expect("create", "Create")
 	s.sh("docker volume create -d efs -o uid=5 asked")
-	if !s.lists("asked") {
-		t.Error("ls does not show it")
+	if got := s.sh("docker volume ls -q -f driver=" + siteDriver + " -f name=asked"); got != "asked" {
+		t.Errorf("ls shows %q", got)
 	}
-	if got := s.inspect("asked", "{{.Driver}} {{.Scope}} {{.Labels.tier}} {{.Options.uid}} {{.Status.options.uid}} {{.CreatedAt}}"); !strings.HasPrefix(got, siteDriver+" global db 999 999 ") {
+	const fields = "{{.Driver}} {{.Scope}} {{.Labels.tier}} {{.Options.uid}} {{.Status.options.uid}} {{.CreatedAt}}"
+	if got := s.sh("docker volume inspect -f '" + fields + "' asked"); !strings.HasPrefix(got, siteDriver+" global db 999 999 ") {
 		t.Errorf("inspect: %s", got)
 	} else if created, err := time.Parse(time.RFC3339, strings.Fields(got)[5]); err != nil || time.Since(created).Abs() > time.Minute {
 		t.Errorf("created at %v, %v", created, err)
@@ -91,8 +93,8 @@ func TestProtocolWhatTheEngineAsks(t *testing.T) {
 
 func TestProtocolVolumeIsFoundOnTheOtherHostAtOnce(t *testing.T) {
 	a, b := bothHosts(t)
-	a.volume("inspected", "-o mode=0750")
-	if got := b.inspect("inspected", "{{.Driver}} {{.Status.options.mode}} {{.Status.created_by}}"); got != siteDriver+" 0750 host-a" {
+	a.sh("docker volume create -d efs -o mode=0750 inspected")
+	if got := b.sh("docker volume inspect -f '{{.Driver}} {{.Status.options.mode}} {{.Status.created_by}}' inspected"); got != siteDriver+" 0750 host-a" {
 		t.Errorf("inspect on host-b: %s", got)
 	}
 	a.volume("listed")
@@ -156,9 +158,9 @@ func TestProtocolRule12NamesAreRefusedAtCreate(t *testing.T) {
 	}
 	for what, name := range names {
 		// The Engine puts the name in front, as it is; the rest is ours.
-		status, message := s.create(name, nil)
+		status, message := s.create(name)
 		_, text, ours := strings.Cut(message, "VolumeDriver.Create: ")
-		if status < 400 || !ours || !strings.Contains(text, "is not allowed: use 1 to 200 of") || strings.ContainsAny(text, "\x00\x01\x1b\n") || len(text) > 600 {
+		if status < http.StatusBadRequest || !ours || !strings.Contains(text, "is not allowed: use 1 to 200 of") || strings.ContainsAny(text, "\x00\x01\x1b\n") || len(text) > 600 {
 			t.Errorf("%s: create says %d %q", what, status, text)
 		}
 	}
@@ -197,10 +199,7 @@ func TestProtocolRule13VolumeIsEmptyWhenItIsMade(t *testing.T) {
 	if image != volume || !strings.Contains(image, "root.crt") {
 		t.Errorf("the image has\n%s\nthe volume has\n%s", image, volume)
 	}
-	s.eventually(90*time.Second, "Postgres answers", func() bool {
-		got, err := s.h.Run(t.Context(), "docker exec pgdata psql -U postgres -Atc 'select 6 * 7'")
-		return err == nil && got == "42"
-	})
+	s.sh("for i in $(seq 90); do docker exec pgdata pg_isready -q -U postgres && exit 0; sleep 1; done; docker logs pgdata >&2; exit 1")
 }
 
 // docker run mounts, unmounts and mounts within milliseconds, and a container
@@ -226,7 +225,7 @@ func TestProtocolRule14MountStaysWarm(t *testing.T) {
 	if first == "" || first != second {
 		t.Errorf("the kernel's mount is %q after the first run, %q after the second", first, second)
 	}
-	s.eventually(siteWarm, "the volume is detached", func() bool { return s.kernelMount("warm") == "" })
+	s.detached("warm")
 	if counts := s.counts("warm"); counts != nil {
 		t.Errorf("the detached volume has the counts %v", counts)
 	}
