@@ -149,6 +149,7 @@ func (f *fileSystem) create(ctx context.Context, name string, w wanted) error {
 	if home == a.catalog {
 		location = f.d.home().spec.String()
 	}
+	f.d.setTrouble(name, "")
 	return f.d.learn(map[string]knowledge{name: {Record: a.record, FileSystem: location, Catalog: home}})
 }
 

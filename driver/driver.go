@@ -277,7 +277,14 @@ func (d *Driver) allFileSystems() []*fileSystem {
 // made; a named one has to exist.
 func (d *Driver) localDir(spec filesystem.Spec) (string, error) {
 	if spec.Dir != "" {
-		return spec.Dir, nil
+		info, err := os.Stat(spec.Dir)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return "", fmt.Errorf("%w: the directory does not exist on this host: make it first", err)
+		case err == nil && !info.IsDir():
+			err = fmt.Errorf("%s: %w", spec.Dir, syscall.ENOTDIR)
+		}
+		return spec.Dir, err
 	}
 	dir := filepath.Join(d.options.Data, localDir)
 	return dir, os.MkdirAll(dir, dirMode)

@@ -151,6 +151,8 @@ func (f *fileSystem) record(ctx context.Context, name string) (catalog.Record, e
 	})
 	if err == nil {
 		err = f.relearn(a.found.Record)
+	} else if errors.Is(err, catalog.ErrDamaged) || errors.Is(err, catalog.ErrNewer) {
+		f.d.setTrouble(name, err.Error())
 	}
 	return a.found.Record, err
 }

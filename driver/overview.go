@@ -50,7 +50,14 @@ func (d *Driver) Overview() Overview {
 		o.Settings = d.options.Misconfigured.Error()
 	}
 	home := d.home()
+	used := map[string]bool{home.spec.String(): true}
+	for _, k := range known {
+		used[k.FileSystem] = true
+	}
 	for _, f := range d.allFileSystems() {
+		if !used[f.spec.String()] {
+			continue // a Create named it, and nothing came of that
+		}
 		one := FileSystemOverview{FileSystem: f.spec.String(), Home: f == home}
 		if s := f.transport(nil).established(); s != nil {
 			one.Connected, one.Since = true, s.since

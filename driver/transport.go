@@ -254,8 +254,6 @@ func (t *transport) mount(ctx context.Context, m mount.Mount) (*session, error) 
 
 func explainMount(err error, spec filesystem.Spec) error {
 	switch {
-	case errors.Is(err, syscall.ENOENT) && spec.Kind == filesystem.Directory:
-		return fmt.Errorf("%w: the directory does not exist on this host: make it first", err)
 	case errors.Is(err, syscall.ENOENT):
 		return fmt.Errorf("%w: the server has no export %s: check the path", err, spec.Export)
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):

@@ -354,22 +354,28 @@ type bareStatus struct {
 
 func (p *barePlugin) status() bareStatus {
 	p.t.Helper()
+	var s bareStatus
+	// The control socket comes a moment after Docker's.
+	if err := bareWait(p.t, 5*time.Second, func() error { return p.askStatus(&s) }); err != nil {
+		p.t.Fatal(err)
+	}
+	return s
+}
+
+func (p *barePlugin) askStatus(s *bareStatus) error {
 	ctx, cancel := context.WithTimeout(p.t.Context(), 5*time.Second)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://plugin/status.json", nil)
 	if err != nil {
-		p.t.Fatal(err)
+		return err
 	}
 	answer, err := p.control.Do(r)
 	if err != nil {
-		p.t.Fatal(err)
+		return err
 	}
 	defer answer.Body.Close()
-	var s bareStatus
-	if err := json.NewDecoder(answer.Body).Decode(&s); err != nil {
-		p.t.Fatal(err)
-	}
-	return s
+	*s = bareStatus{}
+	return json.NewDecoder(answer.Body).Decode(s)
 }
 
 // mustCreate, mustMount … are calls that have to work.
