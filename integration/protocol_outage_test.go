@@ -36,7 +36,6 @@ func TestProtocolRule1And10VolumesAreKnownWithoutTheServer(t *testing.T) {
 	if got := s.sh("ls " + siteData + "/state"); !strings.Contains(got, "volumes") || !strings.Contains(got, "mounts") {
 		t.Errorf("the propagated mount has the state %q", got)
 	}
-	startServer := stopServer(t, s.lab)
 	known := func(when string) {
 		t.Helper()
 		t.Log(when)
@@ -53,6 +52,7 @@ func TestProtocolRule1And10VolumesAreKnownWithoutTheServer(t *testing.T) {
 	if got := s.sh("cd /var/lib/docker/plugins/" + s.id + "/rootfs && find . -type f -not -path './dev/*' -not -path './etc/*' -not -name .dockerenv"); got != "./docker-volume-efs" {
 		t.Errorf("the plugin's root file system has the files %q", got)
 	}
+	startServer := stopServer(t, s.lab)
 	// Rule 8: a dead server does not keep the plugin from being enabled.
 	start := time.Now()
 	s.sh("docker plugin enable efs")
