@@ -65,7 +65,9 @@ type crashes struct {
 	*barePlugin
 	random     *rand.Rand
 	supervisor *bufio.ReadWriter
-	latest     time.Duration // moment of a call at which the plugin is killed
+	strikes    int
+	typical    time.Duration // how long the call takes
+	answer     time.Duration // when the answer leaves, as far as known
 }
 
 // superviseCrashes hands the plugin over to the supervisor.
@@ -126,16 +128,23 @@ func (c *crashes) measure(call string, request bareRequest) time.Duration {
 }
 
 // strike kills the plugin at a random moment of a call and starts it again. It tells
-// whether the call was answered before. The moments begin as measured and move so
-// that about half of the calls get their answer.
+// whether the call was answered before. Every other moment is anywhere between the
+// beginning and half as long again as the call takes; the others are close to the
+// answer, where that moment was found to be so far.
 func (c *crashes) strike(call string, request bareRequest) (answered bool) {
 	c.t.Helper()
-	answered, _ = c.command(time.Duration(c.random.Int64N(int64(c.latest))), call, request)
+	c.strikes++
+	moment := time.Duration(c.random.Int64N(int64(c.typical * 3 / 2)))
+	if c.strikes%2 == 0 {
+		moment = c.answer + time.Duration(c.random.Int64N(int64(c.answer/5))) - c.answer/10
+	}
+	answered, _ = c.command(moment, call, request)
 	c.hangUp()
-	if answered {
-		c.latest -= c.latest / 8
-	} else {
-		c.latest += c.latest / 8
+	switch {
+	case answered && moment <= c.answer:
+		c.answer -= c.answer / 16
+	case !answered && moment >= c.answer:
+		c.answer += c.answer / 16
 	}
 	return answered
 }
@@ -209,7 +218,7 @@ func TestCrashAtAnyMoment(t *testing.T) {
 				took = append(took, c.measure(call, request))
 			}
 			typical := slices.Sorted(slices.Values(took))[2]
-			c.latest = typical * 3 / 2
+			c.typical, c.answer = typical, typical
 			answered := 0
 			for i := range kills {
 				if kind.kill(c, i) {
