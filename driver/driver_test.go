@@ -46,6 +46,7 @@ func newHost(t *testing.T, shared string, change ...func(*driver.Options)) *test
 	h.start()
 	t.Cleanup(func() {
 		h.stop()
+		h.AwaitStragglers(2 * time.Second) // or they write into directories that are being removed
 		for name := range h.mounted() {
 			if _, err := mount.Detach(h.point(name)); err != nil {
 				t.Error(err)
