@@ -76,52 +76,67 @@ func (d *Driver) mountFrom(ctx context.Context, f *fileSystem, name, id string) 
 	}
 	defer s.release()
 	defer dir.Close()
-	if err := d.attach(name, s, dir, record.Options.ReadOnly); err != nil {
-		return err
-	}
-	d.setTrouble(name, "")
-	return d.count(name, id, record.Options.ReadOnly)
-}
-
-// attach has the directory at the volume's mountpoint. A mount of another
-// directory that is there (the volume was removed and made again elsewhere, the file
-// system was restored) is replaced; containers that run on it keep it.
-func (d *Driver) attach(name string, s *session, dir *tree.Dir, readOnly bool) error {
-	target := d.mountpoint(name)
-	// Not MkdirAll: that looks into a mount which may be dead.
-	if err := os.Mkdir(target, dirMode); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make mountpoint: %w: %w", state.ErrHostDisk, err)
-	}
-	wanted, err := dir.Identity()
+	attached, err := d.attach(name, s, dir, record.Options.ReadOnly)
 	if err != nil {
 		return err
 	}
-	if there, err := tree.IdentityOf(target); err == nil && there == wanted && d.isAttached(name, readOnly) {
-		return nil
+	d.setTrouble(name, "")
+	err = d.count(name, id, record.Options.ReadOnly, attached)
+	if err != nil && attached {
+		err = errors.Join(err, d.detachNow(name)) // or nobody would know of it
 	}
-	if err := d.detachNow(name); err != nil {
-		return err
-	}
-	if err := s.root.Attach(dir, target, mount.Flags{ReadOnly: readOnly}); err != nil {
-		return err
-	}
-	return d.uses.update(name, func(u *use) {
-		u.Boot, u.Mounted, u.ReadOnly = d.host.boot, time.Now().UTC(), readOnly
-	})
+	return err
 }
 
-// isAttached tells whether the volume was attached by us with that flag. A
-// local directory's own mountpoint could else be taken for its mount.
-func (d *Driver) isAttached(name string, readOnly bool) bool {
+// attach has the directory at the volume's mountpoint and tells whether it was not
+// there before. A mount of another directory that is there (the volume was removed and
+// made again elsewhere, the file system was restored) is replaced; containers that run
+// on it keep it.
+func (d *Driver) attach(name string, s *session, dir *tree.Dir, readOnly bool) (attached bool, err error) {
+	target := d.mountpoint(name)
+	// Not MkdirAll: that looks into a mount which may be dead.
+	err = os.Mkdir(target, dirMode)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return false, fmt.Errorf("make mountpoint: %w: %w", state.ErrHostDisk, err)
+	}
+	// Nothing can be mounted on what was just made.
+	if err != nil {
+		if there, err := d.isAttached(name, target, dir, readOnly); there || err != nil {
+			return false, err
+		}
+		if err := d.detachNow(name); err != nil {
+			return false, err
+		}
+	}
+	return true, s.root.Attach(dir, target, mount.Flags{ReadOnly: readOnly})
+}
+
+// isAttached tells whether the directory is at the mountpoint, attached by us with
+// that flag. A local directory's own mountpoint could else be taken for its mount.
+func (d *Driver) isAttached(name, target string, dir *tree.Dir, readOnly bool) (bool, error) {
 	u, ok := d.uses.table.Get(name)
-	return ok && u.Boot == d.host.boot && u.ReadOnly == readOnly
+	if !ok || u.Boot != d.host.boot || u.ReadOnly != readOnly {
+		return false, nil
+	}
+	wanted, err := dir.Identity()
+	if err != nil {
+		return false, err
+	}
+	there, err := tree.IdentityOf(target)
+	return err == nil && there == wanted, nil
 }
 
-func (d *Driver) count(name, id string, readOnly bool) error {
+// count counts the ID. A crash between the mount and this leaves a mount that
+// nothing is known of, which the next start finds in the mount table.
+func (d *Driver) count(name, id string, readOnly, attached bool) error {
 	d.stopIdle(name)
 	return d.uses.update(name, func(u *use) {
+		now := time.Now().UTC()
+		if attached {
+			u.Mounted = now
+		}
 		if u.total() == 0 {
-			u.Since = time.Now().UTC()
+			u.Since = now
 		}
 		u.Boot, u.ReadOnly = d.host.boot, readOnly
 		u.Counts[id]++

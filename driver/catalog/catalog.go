@@ -155,12 +155,9 @@ type Found struct {
 }
 
 // LookupAgain is Lookup of a record that may have been found before: if nobody
-// has replaced it, which the server is asked, it is not read again.
+// has replaced it, which costs one question to the server, it is not read again.
 func (c *Catalog) LookupAgain(name string, before Found) (Found, error) {
 	if err := CheckName(name); err != nil {
-		return Found{}, err
-	}
-	if _, err := c.Stamp(); err != nil {
 		return Found{}, err
 	}
 	dir := c.dirs[volumesDir]
@@ -168,6 +165,9 @@ func (c *Catalog) LookupAgain(name string, before Found) (Found, error) {
 		if now, err := dir.FileStamp(name + suffix); err == nil && now == before.stamp {
 			return before, nil
 		}
+	}
+	if _, err := c.Stamp(); err != nil {
+		return Found{}, err
 	}
 	data, stamp, err := dir.ReadStamped(name + suffix)
 	switch {

@@ -159,7 +159,7 @@ func (c *Catalog) sweepTmp() error {
 	var failed error
 	for _, name := range names {
 		stamp, err := tmp.FileStamp(name)
-		if err == nil && time.Since(time.Unix(stamp.Changed.Seconds, 0)) > staleAfter {
+		if err == nil && time.Since(time.Unix(stamp.Modified.Seconds, 0)) > staleAfter {
 			err = tmp.Unlink(name)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {

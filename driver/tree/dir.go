@@ -92,7 +92,7 @@ func (d *Dir) Refresh() (Stamp, error) {
 	if err != nil {
 		return Stamp{}, &fs.PathError{Op: "refresh", Path: d.path, Err: err}
 	}
-	return Stamp{Seconds: stat.Mtime.Sec, Nanoseconds: int64(stat.Mtime.Nsec)}, nil
+	return stampOf(stat.Mtime), nil
 }
 
 // Owner is who owns a directory, and its permission bits.

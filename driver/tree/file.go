@@ -20,30 +20,41 @@ var (
 	ErrNotRegular = errors.New("it is not a regular file")
 )
 
-// FileStamp tells one file of a name from another that has replaced it.
+// FileStamp tells one file of a name from another that has replaced it, and
+// from itself after a change.
 type FileStamp struct {
-	Inode   uint64
-	Size    uint64
-	Changed Stamp
+	Inode    uint64
+	Links    uint32
+	Size     uint64
+	Modified Stamp
+	Changed  Stamp // of the file's attributes, its names among them
 }
 
-// FileStamp returns the stamp of the file that has the name, as the kernel
-// knows it: after [Dir.Refresh] it knows of every replacement.
+const stampMask = unix.STATX_INO | unix.STATX_NLINK | unix.STATX_SIZE | unix.STATX_MTIME | unix.STATX_CTIME
+
+// FileStamp returns the stamp of the file that has the name. The server is asked
+// once, about the file and not about its directory: a file that was replaced or removed there
+// has lost its name, which shows as a stale handle or in the number of its links, and
+// one that was given another name shows another time of change.
 func (d *Dir) FileStamp(name string) (FileStamp, error) {
 	if err := d.single("stat", name); err != nil {
 		return FileStamp{}, err
 	}
-	return fileStamp(d.fd, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC)
+	return fileStamp(d.fd, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_FORCE_SYNC)
 }
 
 func fileStamp(fd int, name string, flags int) (FileStamp, error) {
 	var stat unix.Statx_t
-	if err := unix.Statx(fd, name, flags, unix.STATX_INO|unix.STATX_SIZE|unix.STATX_MTIME, &stat); err != nil {
+	if err := retry(func() error { return unix.Statx(fd, name, flags, stampMask, &stat) }); err != nil {
 		return FileStamp{}, &fs.PathError{Op: "stat", Path: name, Err: err}
 	}
-	changed := Stamp{Seconds: stat.Mtime.Sec, Nanoseconds: int64(stat.Mtime.Nsec)}
-	return FileStamp{Inode: stat.Ino, Size: stat.Size, Changed: changed}, nil
+	return FileStamp{
+		Inode: stat.Ino, Links: stat.Nlink, Size: stat.Size,
+		Modified: stampOf(stat.Mtime), Changed: stampOf(stat.Ctime),
+	}, nil
 }
+
+func stampOf(t unix.StatxTimestamp) Stamp { return Stamp{Seconds: t.Sec, Nanoseconds: int64(t.Nsec)} }
 
 // ReadFile reads a regular file of the directory, at most 1 MiB.
 func (d *Dir) ReadFile(name string) ([]byte, error) {
