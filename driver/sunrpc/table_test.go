@@ -1,0 +1,135 @@
+package sunrpc_test
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/mount/mounttest"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/sunrpc"
+)
+
+func TestMain(m *testing.M) { mounttest.Main(m) }
+
+// info is what Linux 6.12 says of a connected transport.
+const info = `last_used=4294939217
+cur_cong=0
+cong_win=256
+max_num_slots=65536
+min_num_slots=2
+num_reqs=2
+binding_q_len=0
+sending_q_len=0
+pending_q_len=0
+backlog_q_len=0
+main_xprt=1
+src_port=785
+tasks_queuelen=0
+dst_port=2049
+`
+
+func open(t *testing.T, dir string) *sunrpc.Table {
+	t.Helper()
+	table, err := sunrpc.OpenDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := table.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return table
+}
+
+// write makes the files of one transport in a directory that stands for sysfs.
+func write(t *testing.T, sys, name, address, info string) {
+	t.Helper()
+	dir := filepath.Join(sys, "kernel/sunrpc/xprt-switches", name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range map[string]string{"dstaddr": address, "xprt_info": info} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestTransports(t *testing.T) {
+	sys := t.TempDir()
+	write(t, sys, "switch-0/xprt-0-tcp", "10.0.1.5\n", info+"\x00")
+	write(t, sys, "switch-0/xprt-1-udp", "10.0.1.5\n", info)
+	write(t, sys, "switch-7/xprt-3-tcp", "fd00::5\n", "some_new_key=words\nsrc_port=1\ndst_port=20049\nlast_used=0\n")
+	write(t, sys, "switch-8/xprt-4-tcp", "10.0.2.5\n", "src_port=0\ndst_port=2049\n")
+	all, err := open(t, sys).Transports()
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(all, func(a, b sunrpc.Transport) int { return strings.Compare(a.Name, b.Name) })
+	want := []sunrpc.Transport{
+		{"switch-0/xprt-0-tcp", netip.MustParseAddr("10.0.1.5"), true, 2049, 785, 4294939217},
+		{"switch-7/xprt-3-tcp", netip.MustParseAddr("fd00::5"), true, 20049, 1, 0},
+		{"switch-8/xprt-4-tcp", netip.MustParseAddr("10.0.2.5"), false, 2049, 0, 0},
+	}
+	if !slices.Equal(all, want) {
+		t.Errorf("got  %+v\nwant %+v", all, want)
+	}
+}
+
+func TestTransportsFails(t *testing.T) {
+	t.Run("on a kernel that does not list them", func(t *testing.T) {
+		_, err := open(t, t.TempDir()).Transports()
+		if !errors.Is(err, sunrpc.ErrUnsupported) {
+			t.Errorf("error %v", err)
+		}
+	})
+	for _, row := range []struct{ name, address, info string }{
+		{"on an address that is none", "nowhere\n", info},
+		{"on a port that is none", "10.0.1.5\n", "src_port=x\n"},
+		{"on a port too high", "10.0.1.5\n", "dst_port=65536\n"},
+	} {
+		t.Run(row.name+", naming the transport", func(t *testing.T) {
+			sys := t.TempDir()
+			write(t, sys, "switch-0/xprt-9-tcp", row.address, row.info)
+			_, err := open(t, sys).Transports()
+			if err == nil || !strings.Contains(err.Error(), "switch-0/xprt-9-tcp") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+func TestMoveWritesTheAddress(t *testing.T) {
+	sys := t.TempDir()
+	write(t, sys, "switch-0/xprt-0-tcp", "10.0.1.5\n", info)
+	table := open(t, sys)
+	to := netip.MustParseAddr("10.0.2.5")
+	if err := table.Move("switch-0/xprt-0-tcp", to); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := table.Server("switch-0/xprt-0-tcp"); err != nil || got != to {
+		t.Errorf("it is at %v, %v", got, err)
+	}
+	for _, gone := range []string{"switch-0/xprt-1-tcp", "../../../xprt-0-tcp"} {
+		if err := table.Move(gone, to); err == nil {
+			t.Errorf("%s was moved", gone)
+		}
+	}
+}
+
+func TestOpenMountsTheKernelsOwn(t *testing.T) {
+	table, err := sunrpc.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	// This machine may have no NFS in its kernel; sysfs it has.
+	if _, err := table.Transports(); err != nil && !errors.Is(err, sunrpc.ErrUnsupported) {
+		t.Error(err)
+	}
+}
