@@ -64,6 +64,11 @@ func (s *service) stop() error {
 
 // call asks the plugin as Docker does.
 func (s *service) call(name string, request any) error {
+	return s.ask(name, request, nil)
+}
+
+// ask is call for whoever wants to know the answer.
+func (s *service) ask(name string, request, result any) error {
 	body, err := json.Marshal(request)
 	if err != nil {
 		return err
@@ -77,7 +82,10 @@ func (s *service) call(name string, request any) error {
 	if err == nil && response.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%s: %s", name, answer)
 	}
-	return err
+	if err != nil || result == nil {
+		return err
+	}
+	return json.Unmarshal(answer, result)
 }
 
 type volume struct {

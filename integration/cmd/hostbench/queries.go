@@ -16,7 +16,7 @@ func queries(c config) (any, error) {
 		return nil, err
 	}
 	defer s.stop() //nolint:errcheck // what was measured is measured
-	if err := awaitVolume(s, fmt.Sprintf("many%d", c.volumes-1)); err != nil {
+	if err := awaitVolumes(s, c.volumes); err != nil {
 		return nil, err
 	}
 	all := map[string]*Times{"List": {}, "Get": {}}
@@ -32,17 +32,20 @@ func queries(c config) (any, error) {
 	return summaries(all), nil
 }
 
-// awaitVolume waits until the plugin knows all volumes: it learns them batch by
-// batch.
-func awaitVolume(s *service, name string) error {
-	var err error
-	for begin := time.Now(); time.Since(begin) < 3*time.Minute; time.Sleep(time.Second) {
-		if err = s.call("Get", volume{Name: name}); err == nil {
-			time.Sleep(5 * time.Second) // and what is read beside it
+// awaitVolumes waits until the plugin knows all volumes: it learns them batch by
+// batch, and what is asked meanwhile would be measured beside that work.
+func awaitVolumes(s *service, count int) error {
+	var known struct{ Volumes []struct{ Name string } }
+	for begin := time.Now(); time.Since(begin) < 5*time.Minute; time.Sleep(time.Second) {
+		if err := s.ask("List", struct{}{}, &known); err != nil {
+			return err
+		}
+		if len(known.Volumes) >= count {
+			time.Sleep(5 * time.Second) // what is still at work beside it
 			return nil
 		}
 	}
-	return err
+	return fmt.Errorf("the plugin knows %d of %d volumes after 5 minutes", len(known.Volumes), count)
 }
 
 // start measures from the start of the process to a socket that takes connections.
