@@ -141,6 +141,7 @@ func (f *fileSystem) create(ctx context.Context, name string, w wanted) error {
 			return err
 		}
 		a.record = finished
+		f.lookUpSoon(name)
 	}
 	home, err := f.point(ctx, a.record, a.catalog)
 	if err != nil {

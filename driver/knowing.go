@@ -61,13 +61,31 @@ func (d *Driver) fileSystemOf(k knowledge) (*fileSystem, error) {
 func (d *Driver) discover(ctx context.Context, name string) (knowledge, error) {
 	home := d.home()
 	k, err := withCatalog(ctx, home, func(_ context.Context, c *catalog.Catalog, _ *session) (knowledge, error) {
-		record, err := c.Lookup(name)
-		return home.knowledgeOf(c, name, record, err)
+		return home.lookUp(c, name)
 	})
 	if err != nil {
 		return knowledge{}, err
 	}
 	return k, d.learn(map[string]knowledge{name: k})
+}
+
+// lookUp reads a record, unless it is the one that was read before, and keeps it for
+// the mount that may follow.
+func (f *fileSystem) lookUp(c *catalog.Catalog, name string) (knowledge, error) {
+	found, err := c.LookupAgain(name, f.foundBefore(name))
+	f.keepFound(name, found, err)
+	return f.knowledgeOf(c, name, found.Record, err)
+}
+
+// lookUpSoon does that in the background for a record that was just written: the first
+// mount then has one question to ask and not five.
+func (f *fileSystem) lookUpSoon(name string) {
+	f.d.spawn(func() {
+		// What fails here the mount does again, and tells.
+		_, _ = withCatalog(f.d.life, f, func(_ context.Context, c *catalog.Catalog, _ *session) (knowledge, error) {
+			return f.lookUp(c, name)
+		})
+	})
 }
 
 // knowledgeOf turns what a look-up in this file system's catalogue said into
@@ -132,7 +150,7 @@ func (d *Driver) whereItIs(ctx context.Context, name string, work func(*fileSyst
 }
 
 // record returns a volume's record as it is now on the file system. If it is the
-// one that was read before, two questions to the server tell that.
+// one that was read before, one question to the server tells that.
 func (f *fileSystem) record(ctx context.Context, name string) (catalog.Record, error) {
 	type answer struct {
 		found   catalog.Found

@@ -187,8 +187,7 @@ func (d *Driver) learnBatch(ctx context.Context, home *fileSystem, names []strin
 			if err := ctx.Err(); err != nil {
 				return a, err
 			}
-			record, err := c.Lookup(name)
-			k, err := home.knowledgeOf(c, name, record, err)
+			k, err := home.lookUp(c, name)
 			switch {
 			case errors.Is(err, catalog.ErrNotFound): // gone again
 			case err != nil:
