@@ -90,6 +90,8 @@ func serve(socket, data string) error {
 		return err
 	}
 	volumes.Start()
+	// Reading the state of many volumes takes memory that is never needed again.
+	go debug.FreeOSMemory()
 	logger.Infof("docker-volume-efs %s serves %s, file system %s", version, socket, settings.Driver.FileSystem)
 	return errors.Join(serveUntil(ctx, listener, data, volumes, logger), volumes.Close())
 }

@@ -64,6 +64,7 @@ func (r results) queriesTable(p *strings.Builder) {
 	fmt.Fprintf(p, "| List, NFS server stopped | %s | 50 |\n", cells(r.queriesStopped["List"]))
 	fmt.Fprintf(p, "| Get | %s | 1 |\n", cells(r.queries["Get"]))
 	fmt.Fprintf(p, "| Get, NFS server stopped | %s | 1 |\n", cells(r.queriesStopped["Get"]))
+	fmt.Fprintf(p, "| Capabilities, which answers with a constant | %s | |\n", cells(r.queries["Capabilities"]))
 	fmt.Fprintf(p, "| start of the process to listening socket | %s | 50 |\n\n", cells(r.start["start"]))
 	fmt.Fprintf(p, "### Size\n\n| what | MiB | target |\n|---|---|---|\n")
 	fmt.Fprintf(p, "| resident memory, idle | %.1f | 25 |\n| resident memory, idle, 10,000 volumes | %.1f | |\n| root file system | %.1f | 20 |\n\n",
