@@ -15,8 +15,10 @@ const nfsPort = 2049
 // zone.
 type Target struct {
 	// Zone is the availability zone's name; empty when it is not known.
-	Zone string
-	Addr netip.AddrPort
+	Zone string         `json:"zone,omitempty"`
+	Addr netip.AddrPort `json:"addr"`
+	// Backup targets are used only when no other one is usable.
+	Backup bool `json:"backup,omitempty"`
 }
 
 // String returns "zone=address:port", or the address alone.
