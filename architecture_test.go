@@ -84,6 +84,10 @@ func TestImportsPointOneWay(t *testing.T) {
 	}
 }
 
+// callsKernel are the packages under proxy that are there to make system calls.
+// .golangci.yml names them as well.
+var callsKernel = []string{"proxy/keeper", "proxy/peer", "proxy/tcp"}
+
 // What a layer is ignorant of, it cannot depend on by accident.
 func TestLayersDoNotKnowWhatIsNotTheirs(t *testing.T) {
 	for _, rule := range []struct{ layer, mustNot, reason string }{
@@ -92,14 +96,14 @@ func TestLayersDoNotKnowWhatIsNotTheirs(t *testing.T) {
 		{"plugin", module + "/driver/nfs", "plugin knows nothing of NFS"},
 		{"plugin", module + "/driver/mount", "plugin knows nothing of mounts"},
 		{"plugin", "golang.org/x/sys/unix", "plugin makes no system calls of its own"},
-		{"proxy", "golang.org/x/sys/unix", "system calls are made in driver/mount and driver/tree only"},
+		{"proxy", "golang.org/x/sys/unix", "system calls are made in packages of their own only"},
 	} {
 		for _, p := range packages(t) {
 			if layer(p.ImportPath) != rule.layer {
 				continue
 			}
 			for _, imported := range p.Imports {
-				if strings.HasPrefix(imported, rule.mustNot) {
+				if strings.HasPrefix(imported, rule.mustNot) && !slices.Contains(callsKernel, strings.TrimPrefix(p.ImportPath, module+"/")) {
 					t.Errorf("%s imports %s: %s", p.ImportPath, imported, rule.reason)
 				}
 			}
