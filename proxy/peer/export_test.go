@@ -1,0 +1,7 @@
+package peer
+
+// The inside, for tests.
+var (
+	Judge = judge
+	Parse = parse
+)
