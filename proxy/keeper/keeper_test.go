@@ -217,6 +217,40 @@ func TestAListenerThatIsDroppedIsClosedForGood(t *testing.T) {
 	}
 }
 
+func TestAListenerThatAWorkerOnlyClosesIsStillOpen(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		t.Run(network, func(t *testing.T) {
+			p := start(t, "serving")
+			p.ready()
+			p.ask("close "+network, "closed")
+			conn, err := net.Dial(network, p.address(network))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			fmt.Fprintln(conn, "line")
+			p.kill(p.worker, unix.SIGKILL)
+			p.ready()
+			p.tell("accept")
+			_ = conn.SetReadDeadline(time.Now().Add(patience))
+			if got, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.HasSuffix(got, " line\n") {
+				t.Fatalf("%q, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestAChildOfACrashedWorkerDelaysNothing(t *testing.T) {
+	p := start(t, "leaky")
+	p.ready()
+	before := time.Now()
+	p.kill(p.worker, unix.SIGKILL)
+	p.ready()
+	if took := time.Since(before); took > 2*time.Second {
+		t.Fatalf("the next worker came after %s", took)
+	}
+}
+
 func TestTheWorkersEndIsPassedOn(t *testing.T) {
 	for _, row := range []struct {
 		name string
@@ -265,6 +299,16 @@ func TestACrashIsAnyOtherEnd(t *testing.T) {
 		if p.worker == before {
 			t.Fatal("no other worker")
 		}
+	}
+}
+
+// Otherwise a terminal would signal it, and then the parent once more.
+func TestAWorkerIsNotInItsParentsProcessGroup(t *testing.T) {
+	p := start(t, "serving")
+	p.ready()
+	group, err := unix.Getpgid(p.worker)
+	if err != nil || group == p.command.Process.Pid {
+		t.Fatalf("the worker is in group %d, %v", group, err)
 	}
 }
 
@@ -461,26 +505,52 @@ func TestAParentThatIsProcess1LeavesNoZombies(t *testing.T) {
 	}
 }
 
-func TestAParentIsSmall(t *testing.T) {
+func TestAnIdleParentIsSmallAndSleeps(t *testing.T) {
 	p := start(t, "serving")
 	p.ready()
-	// Memory shared with the worker, which is the same program, is in VmRSS too.
-	memory := func() string {
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
-		if err != nil {
-			t.Fatal(err)
+	pid := p.command.Process.Pid
+	time.Sleep(500 * time.Millisecond) // until its start is over
+	before := wakes(t, pid)
+	time.Sleep(time.Second)
+	woken := wakes(t, pid) - before
+	t.Log("woken ", woken)
+	if woken > 10 {
+		t.Errorf("the parent's threads were woken %d times in a second", woken)
+	}
+	// What it shares with the worker, which is the same program, is in RssFile; the
+	// race detector adds a lot to RssAnon.
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if strings.HasPrefix(line, "VmRSS") || strings.HasPrefix(line, "Rss") || strings.HasPrefix(line, "Threads") {
+			t.Log(strings.Join(strings.Fields(line), " "))
 		}
-		var lines []string
+	}
+}
+
+// wakes is how often all threads of a process gave up a processor by themselves.
+func wakes(t *testing.T, pid int) int {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := 0
+	for _, thread := range threads {
+		status, err := os.ReadFile(thread)
+		if err != nil {
+			continue
+		}
 		for line := range strings.Lines(string(status)) {
-			if strings.HasPrefix(line, "VmRSS") || strings.HasPrefix(line, "Rss") || strings.HasPrefix(line, "Threads") || strings.Contains(line, "ctxt_switches") {
-				lines = append(lines, strings.Join(strings.Fields(line), " "))
+			if count, found := strings.CutPrefix(line, "voluntary_ctxt_switches:"); found {
+				n, _ := strconv.Atoi(strings.TrimSpace(count))
+				sum += n
 			}
 		}
-		return strings.Join(lines, ", ")
 	}
-	t.Log(memory())
-	time.Sleep(time.Second)
-	t.Log(memory())
+	return sum
 }
 
 func TestWithoutAParentNothingIsKept(t *testing.T) {

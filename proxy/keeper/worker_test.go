@@ -69,6 +69,13 @@ func work(kind string) error {
 	if kind == "bare" {
 		os.Exit(3)
 	}
+	if kind == "leaky" {
+		child := exec.Command("sleep", "3")
+		child.ExtraFiles = []*os.File{os.NewFile(3, "the way to the parent")}
+		if err := child.Start(); err != nil {
+			return err
+		}
+	}
 	kept, err := keeper.Inherited()
 	if err != nil {
 		return err
@@ -127,6 +134,8 @@ func (w worker) obey(words []string) error {
 			return err
 		}
 		fmt.Println("dropped")
+	case "close":
+		fmt.Println("closed", w.open[words[1]].Close())
 	case "again":
 		// What this worker has is put in the place of what the parent has.
 		if err := w.kept.Keep("tcp", w.open["tcp"]); err != nil {

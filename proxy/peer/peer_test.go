@@ -343,6 +343,18 @@ func TestAnAnswerIsReadOrRefused(t *testing.T) {
 	}
 }
 
+// A length of nothing must not be read for ever.
+func TestAttributesThatLieAboutTheirLengthTellNothing(t *testing.T) {
+	for _, length := range []byte{0, 3, 200} {
+		message := recorded()
+		message[16+72] = length
+		got, err := peer.Parse(message, there, here)
+		if err != nil || got != (peer.Socket{Inode: 4242}) {
+			t.Errorf("length %d: %s, %v", length, got, err)
+		}
+	}
+}
+
 func FuzzAnswer(f *testing.F) {
 	f.Add(recorded())
 	f.Add(recorded()[:88])
