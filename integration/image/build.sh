@@ -10,6 +10,8 @@
 # short leaves neither mounts nor processes, only DIR.
 set -eu
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive
+# What is built does not depend on where the caller looks for programs.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 umask 022
 
 suite=$1
@@ -74,7 +76,7 @@ postgres() {
 	rm -rf "$out"/postgres/var/lib/apt/lists/* "$out"/postgres/var/cache/apt/*
 	# initdb takes half a minute under emulation and a second here.
 	mkdir -p "$out/postgres/usr/share/cluster"
-	chroot "$out/postgres" sh -c '
+	chroot "$out/postgres" sh -ec '
 		chown 999:999 /usr/share/cluster
 		setpriv --reuid 999 --regid 999 --clear-groups initdb -D /usr/share/cluster \
 			--auth trust --encoding UTF8 --locale C --no-sync >/dev/null
