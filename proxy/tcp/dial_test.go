@@ -1,0 +1,74 @@
+package tcp_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+	"testing"
+
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/tcp"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func listen(t *testing.T) (*net.TCPListener, netip.AddrPort) {
+	t.Helper()
+	listener, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:0")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	return listener, listener.Addr().(*net.TCPAddr).AddrPort()
+}
+
+func TestDialSetsWhatEndsADeadConnection(t *testing.T) {
+	_, addr := listen(t)
+	conn, err := tcp.Dial(t.Context(), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		name          string
+		level, option int
+		want          int
+	}{
+		{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 5},
+		{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 5},
+		{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3},
+		{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 10_000},
+	} {
+		var got int
+		var failed error
+		if err := raw.Control(func(fd uintptr) { got, failed = unix.GetsockoptInt(int(fd), row.level, row.option) }); err != nil || failed != nil {
+			t.Fatalf("%s: %v, %v", row.name, err, failed)
+		}
+		if got != row.want {
+			t.Errorf("%s = %d, want %d", row.name, got, row.want)
+		}
+	}
+}
+
+func TestDialKeepsTheSystemsError(t *testing.T) {
+	listener, addr := listen(t)
+	listener.Close()
+	if conn, err := tcp.Dial(t.Context(), addr); !errors.Is(err, syscall.ECONNREFUSED) || conn != nil {
+		t.Fatalf("Dial where nobody listens: %v, %v", conn, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if conn, err := tcp.Dial(ctx, addr); err == nil || conn != nil {
+		t.Fatalf("Dial after its caller gave up: %v, %v", conn, err)
+	}
+}
