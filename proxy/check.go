@@ -82,6 +82,13 @@ func (m *member) abandon() {
 	}
 }
 
+// reask gives up the check under way, which began before the trouble, for one
+// that begins now.
+func (m *member) reask(now time.Time) {
+	m.abandon()
+	m.next = later(now, m.began.Add(leastInter))
+}
+
 // hurry makes all targets be checked now: one must know who lives before one
 // leaves.
 func (g *Group) hurry(now time.Time) {

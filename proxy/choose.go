@@ -65,6 +65,9 @@ func (g *Group) fail(now time.Time, m *member, cause Cause, why string) {
 		g.noteHealth(m, was, wasSince)
 		return
 	}
+	if m.condemned != "" {
+		cause = m.condemned
+	}
 	next := g.best(now, func(m *member) bool { return !m.hold.holds(now) })
 	if next != nil {
 		g.leave(now, next, cause, why)
@@ -74,10 +77,8 @@ func (g *Group) fail(now time.Time, m *member, cause Cause, why string) {
 	// last usable one is never down.
 	m.become(now, Doubt, why)
 	g.noteHealth(m, was, wasSince)
-	if m.condemned == "" {
-		m.condemned = cause
-		g.hurry(now)
-	}
+	m.condemned = cause
+	g.hurry(now)
 }
 
 // leave moves from the current member, which failed, to another.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -175,8 +176,7 @@ func (g *Group) Doubt(t Target, why error) {
 		return
 	}
 	g.noteHealth(m, was, wasSince)
-	m.abandon() // it may have begun before the trouble
-	m.next = later(now, m.began.Add(leastInter))
+	m.reask(now)
 	if m == g.current {
 		g.hurry(now)
 	}
@@ -190,7 +190,9 @@ func (g *Group) Failed(t Target, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if m := g.find(t); m != nil {
-		g.fail(time.Now(), m, causeOf(err), reason(err))
+		now := time.Now()
+		m.reask(now)
+		g.fail(now, m, causeOf(err), reason(err))
 		g.poke()
 	}
 }
@@ -244,10 +246,7 @@ func (g *Group) Drain(zone string, on bool) error {
 func (g *Group) State() GroupState {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	state := GroupState{FileSystem: g.options.FileSystem, Home: g.options.Home, Moves: map[Cause]uint64{}, Recent: slices.Clone(g.recent)}
-	for cause, count := range g.moves {
-		state.Moves[cause] = count
-	}
+	state := GroupState{FileSystem: g.options.FileSystem, Home: g.options.Home, Moves: maps.Clone(g.moves), Recent: slices.Clone(g.recent)}
 	if g.current != nil {
 		state.Current = g.current.Target
 	}

@@ -52,6 +52,17 @@ func ParseTargets(text string) ([]Target, error) {
 	return targets, nil
 }
 
+// ParseTarget reads one mount target, "zone=addr[:port][,backup]".
+func ParseTarget(text string) (Target, error) {
+	item, backup := strings.CutSuffix(strings.TrimSpace(text), ",backup")
+	target, err := parseTarget(item)
+	if err != nil {
+		return Target{}, fmt.Errorf("mount target %q: %w; write zone=address[:port][,backup]", text, err)
+	}
+	target.Backup = backup
+	return target, nil
+}
+
 func parseTarget(item string) (Target, error) {
 	zone, text, ok := strings.Cut(item, "=")
 	if !ok || !zoneName.MatchString(zone) {

@@ -164,3 +164,37 @@ func FuzzParseTargets(f *testing.F) {
 		}
 	})
 }
+
+func TestParseTarget(t *testing.T) {
+	backup := target("b", "10.0.2.5:2049")
+	backup.Backup = true
+	for text, want := range map[string]proxy.Target{"a=10.0.1.5:12049": target("a", "10.0.1.5:12049"), "b=10.0.2.5,backup": backup} {
+		if got, err := proxy.ParseTarget(text); err != nil || got != want {
+			t.Errorf("ParseTarget(%q) = %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "a", "a=10.0.1.5,spare", "a=10.0.1.5,backup,backup", "a=,backup"} {
+		if got, err := proxy.ParseTarget(text); err == nil || got != (proxy.Target{}) || !strings.Contains(err.Error(), "[,backup]") {
+			t.Errorf("ParseTarget(%q) = %v, %v", text, got, err)
+		}
+	}
+}
+
+func FuzzParseTarget(f *testing.F) {
+	for _, seed := range []string{"", "a=10.0.1.5", "a=[2001:db8::5]:1,backup", "a=1.1.1.1,backup,backup"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, given string) {
+		target, err := proxy.ParseTarget(given)
+		if err != nil {
+			return
+		}
+		text := target.String()
+		if target.Backup {
+			text += ",backup"
+		}
+		if again, err := proxy.ParseTarget(text); err != nil || again != target {
+			t.Fatalf("%q: %v is read back as %v, %v", given, target, again, err)
+		}
+	})
+}
