@@ -1,0 +1,76 @@
+package relay
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+)
+
+// client serves one accepted connection to its end.
+func (r *Relay) client(conn *net.TCPConn) {
+	if r.Admit != nil {
+		if err := r.Admit(conn); err != nil {
+			r.refuse(conn, "admit", &r.stats.NotAdmitted, err)
+			return
+		}
+	}
+	p, shed := r.enter(conn)
+	if shed != nil {
+		r.refuse(conn, "limit", &r.stats.Shed, shed)
+		return
+	}
+	if p == nil {
+		reset(conn)
+		return
+	}
+	p.serve()
+}
+
+// refuse resets a client. Counters are guarded by mu.
+func (r *Relay) refuse(conn *net.TCPConn, kind string, counter *uint64, why error) {
+	address := conn.RemoteAddr()
+	reset(conn)
+	r.mu.Lock()
+	*counter++
+	r.mu.Unlock()
+	r.lines.warn(kind, "refused client %s: %v", address, why)
+}
+
+// enter takes a place for a client, or says why there is none. No pair and no
+// error: the relay is being shut down.
+func (r *Relay) enter(conn *net.TCPConn) (*pair, error) {
+	address := clientAddr(conn)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.stopping:
+		return nil, nil
+	case len(r.pairs) >= r.limit:
+		return nil, fmt.Errorf("%d clients are connected, which is the limit", len(r.pairs))
+	case r.MaxPerClient > 0 && r.clients[address] >= r.MaxPerClient:
+		return nil, fmt.Errorf("it has %d connections, which is the limit for one address", r.clients[address])
+	}
+	p := newPair(r, conn, address)
+	r.pairs[p] = struct{}{}
+	r.clients[address]++
+	r.stats.Accepted++
+	return p, nil
+}
+
+// leave gives the place back.
+func (r *Relay) leave(p *pair) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.pairs, p)
+	if r.clients[p.address]--; r.clients[p.address] == 0 {
+		delete(r.clients, p.address)
+	}
+	if r.empty != nil && len(r.pairs) == 0 {
+		close(r.empty)
+	}
+}
+
+func clientAddr(conn *net.TCPConn) netip.Addr {
+	address, _ := conn.RemoteAddr().(*net.TCPAddr)
+	return address.AddrPort().Addr().Unmap()
+}

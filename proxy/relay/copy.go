@@ -1,0 +1,145 @@
+package relay
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// smallRead is what a side that cannot be spliced waits with: enough for most
+	// calls, little enough for a thousand that are idle.
+	smallRead = 2 << 10
+	largeRead = 256 << 10
+)
+
+//nolint:gochecknoglobals // a cache of what all relays need alike
+var buffers = sync.Pool{New: func() any { return new([largeRead]byte) }}
+
+// What one direction of a pair is doing.
+const (
+	waiting int32 = iota // for bytes, with neither pipe nor buffer
+	flowing
+	finished
+)
+
+// direction passes bytes one way.
+type direction struct {
+	state atomic.Int32
+}
+
+// run copies until the source's end, which is no error. Types are kept to the
+// end: splice works between *net.TCPConn and nothing else.
+func (d *direction) run(to, from net.Conn) error {
+	defer d.state.Store(finished)
+	for {
+		var err error
+		target, plainTo := to.(*net.TCPConn)
+		source, plainFrom := from.(*net.TCPConn)
+		switch {
+		case plainTo && plainFrom:
+			err = d.splice(target, source)
+		case plainFrom:
+			err = d.sealed(to, source)
+		default:
+			err = d.opened(to, from)
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		// The watch found that nothing flows: let go of the pipe or buffer.
+		d.state.Store(waiting)
+		_ = from.SetReadDeadline(time.Time{})
+	}
+}
+
+// splice waits before it copies, since io.Copy takes a pipe (two descriptors,
+// and its part of what pipes one user may have) before bytes come.
+func (d *direction) splice(to, from *net.TCPConn) error {
+	if err := readable(from); err != nil {
+		return err
+	}
+	d.state.Store(flowing)
+	_, err := io.Copy(to, from)
+	return err
+}
+
+// sealed copies from a plain side to one that is not.
+func (d *direction) sealed(to io.Writer, from *net.TCPConn) error {
+	for {
+		if err := readable(from); err != nil {
+			return err
+		}
+		d.state.Store(flowing)
+		buffer := buffers.Get().(*[largeRead]byte)
+		_, err := pass(to, from, buffer[:])
+		buffers.Put(buffer)
+		if err != nil {
+			return noEOF(err)
+		}
+	}
+}
+
+// opened copies from a side that may have bytes of its own in store, so that
+// only reading from it can tell: into little memory at first.
+func (d *direction) opened(to io.Writer, from io.Reader) error {
+	small := make([]byte, smallRead)
+	for {
+		n, err := pass(to, from, small)
+		d.state.Store(flowing)
+		if err != nil {
+			return noEOF(err)
+		}
+		if n == len(small) {
+			break
+		}
+	}
+	large := buffers.Get().(*[largeRead]byte)
+	defer buffers.Put(large)
+	for {
+		if _, err := pass(to, from, large[:]); err != nil {
+			return noEOF(err)
+		}
+	}
+}
+
+// pass reads once and writes what it got.
+func pass(to io.Writer, from io.Reader, buffer []byte) (int, error) {
+	n, err := from.Read(buffer)
+	if n > 0 {
+		if _, err := to.Write(buffer[:n]); err != nil {
+			return n, err
+		}
+	}
+	return n, err
+}
+
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// readable waits until there are bytes, an end or an error to read.
+func readable(conn *net.TCPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var one [1]byte
+	return raw.Read(func(fd uintptr) bool {
+		for {
+			// What it finds is left to who reads.
+			_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+			if !errors.Is(err, syscall.EINTR) {
+				return !errors.Is(err, syscall.EAGAIN)
+			}
+		}
+	})
+}

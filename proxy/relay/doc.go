@@ -1,0 +1,20 @@
+// Package relay passes bytes between NFS clients and the mount target that a
+// group has chosen, and takes the clients along when the group moves.
+//
+// Plain connections are spliced: their bytes never enter this process, and are
+// counted by asking the kernel (TCP_INFO), never by wrapping a connection. A
+// relay accepts always. Where no mount target answers it holds a client, unread,
+// since a refused one would stay away for seconds. A client is never left with
+// a mount target that is gone: NFS sends nothing again on a connection that
+// lives, so a relay first connects to the mount target in use, keeps that
+// connection ready, and then resets the client's; the client comes back at once
+// and finds it.
+//
+// It does not choose mount targets, knows nothing of NFS's messages, and does
+// not close listeners. All methods are safe for concurrent use.
+//
+//	r := &relay.Relay{Group: group, Log: log}
+//	go r.Serve(ctx, listener)
+//	…
+//	err := r.Shutdown(deadline)
+package relay
