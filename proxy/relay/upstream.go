@@ -25,7 +25,7 @@ type upstream struct {
 	// delivered by the kernel, which tells nobody any more.
 	// last: the connection is about to be closed.
 	handed, last bool
-	counted tcp.Info // what the totals have; all guarded by the relay's mu
+	counted      tcp.Info // what the totals have; all guarded by the relay's mu
 
 	// The watch's own: the latest look, when bytes last moved, and whether some
 	// were already waiting for their acknowledgement then.
@@ -150,4 +150,3 @@ func (r *Relay) expire(before time.Time) {
 		u.reset()
 	}
 }
-
