@@ -414,7 +414,7 @@ func TestSetTargets(t *testing.T) {
 	})
 }
 
-func TestHoldDownDoublesAndIsForgotten(t *testing.T) {
+func TestAHeldTargetIsNotTakenAtItsWord(t *testing.T) {
 	inWorld(t, proxy.GroupOptions{}, abc[:2], func(t *testing.T, w *world) {
 		w.Failed(zoneA, syscall.ECONNREFUSED)
 		pass(15 * time.Second) // a is up again, and held
