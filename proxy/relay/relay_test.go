@@ -62,6 +62,10 @@ func TestAMoveBackLeavesTheClientWhereItIs(t *testing.T) {
 	client, old := w.dial(t), a.next(t)
 	release := w.group.hold()
 	w.group.move(b.Target, proxy.CauseDrain)
+	eventually(t, "another connection is sought", func() (sought bool) {
+		w.group.read(func(g *group) { sought = g.asked == 2 })
+		return sought
+	})
 	w.group.move(a.Target, proxy.CauseHome)
 	release()
 	expectReset(t, a.next(t)) // what was sought is dropped, not kept

@@ -33,6 +33,7 @@ type group struct {
 	current   proxy.Target
 	closed    chan struct{} // not nil: no mount target answers until it is closed
 	hear      func(proxy.Move)
+	asked     int // calls of Connect
 	connected int
 	doubted   []error
 	failed    []error
@@ -42,6 +43,9 @@ type group struct {
 var _ relay.Group = (*group)(nil)
 
 func (g *group) Connect(ctx context.Context) (*net.TCPConn, proxy.Target, error) {
+	g.mu.Lock()
+	g.asked++
+	g.mu.Unlock()
 	for {
 		g.mu.Lock()
 		target, closed := g.current, g.closed
