@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"runtime"
@@ -20,6 +21,9 @@ type Options struct {
 	// program is always this one. Nil means this process's own command line. The
 	// worker has this process's environment, directory and standard files.
 	Worker []string
+	// Listeners are kept from the start, by their names: what the parent listens on
+	// before the first worker runs. Run takes them over.
+	Listeners map[string]net.Listener
 	// Log gets a line for every worker that crashes; it must not block for long,
 	// because the next worker waits for it. Nil means no log.
 	Log logrus.FieldLogger
@@ -65,6 +69,9 @@ func run(ctx context.Context, options Options, pauses backoff) (int, error) {
 		k.log = silent
 	}
 	defer k.kept.close()
+	if err := k.kept.takeOver(options.Listeners); err != nil {
+		return 0, err
+	}
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, forwarded...)
 	defer signal.Stop(signals)

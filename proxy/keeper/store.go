@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,6 +66,39 @@ func (s store) answer(message []byte, descriptors []int) (string, int, error) {
 		}
 	}
 	return "", -1, nil
+}
+
+// takeOver keeps the parent's own listeners. What fails is closed with the rest.
+func (s store) takeOver(listeners map[string]net.Listener) error {
+	for name, listener := range listeners {
+		if err := s.takeOne(name, listener); err != nil {
+			return fmt.Errorf("keep listener %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (s store) takeOne(name string, listener net.Listener) error {
+	defer listener.Close()
+	if unixListener, ok := listener.(*net.UnixListener); ok {
+		unixListener.SetUnlinkOnClose(false) // the file is the workers'
+	}
+	conn, ok := listener.(syscall.Conn)
+	if !ok {
+		return errors.New("not a socket")
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	fd := -1
+	dupErr := raw.Control(func(from uintptr) {
+		fd, err = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	if err := errors.Join(dupErr, err); err != nil {
+		return err
+	}
+	return s.keep(name, []int{fd})
 }
 
 // keep takes the descriptors; a listener is kept, everything else closed.
