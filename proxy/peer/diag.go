@@ -19,15 +19,17 @@ var ErrNoSocket = errors.New("no socket of this host")
 // (inet_diag_req_v2) or an answer (inet_diag_msg) and its attributes. Both hold the
 // connection's addresses in one form (inet_diag_sockid).
 const (
-	headerSize   = unix.SizeofNlMsghdr
-	questionSize = 56
-	questionID   = 8
-	answerSize   = 72
-	answerID     = 4
-	answerUID    = 64
-	answerInode  = 68
-	idSize       = 48
-	idCookie     = 40
+	headerSize    = unix.SizeofNlMsghdr
+	questionSize  = 56
+	questionID    = 8
+	answerSize    = 72
+	answerRetrans = 3
+	answerID      = 4
+	answerQueued  = 60
+	answerUID     = 64
+	answerInode   = 68
+	idSize        = 48
+	idCookie      = 40
 
 	// attributeCgroup is INET_DIAG_CGROUP_ID.
 	attributeCgroup = 21
@@ -130,7 +132,10 @@ func parse(message []byte, local, remote netip.AddrPort) (Socket, error) {
 	if from, to := addresses(body[0], body[answerID:answerID+idSize]); from != local || to != remote {
 		return Socket{}, ErrNoSocket
 	}
-	s := Socket{UID: order.Uint32(body[answerUID:]), Inode: order.Uint32(body[answerInode:])}
+	s := Socket{
+		UID: order.Uint32(body[answerUID:]), Inode: order.Uint32(body[answerInode:]),
+		Queued: order.Uint32(body[answerQueued:]), Retransmits: body[answerRetrans],
+	}
 	s.Cgroup, s.HasCgroup = group(body[answerSize:])
 	return s, nil
 }

@@ -33,7 +33,11 @@
 //
 // The kernel itself names its NFS connections in /sys/kernel/sunrpc (Linux 5.14 and
 // later: src_port, dst_port and srcaddr of every transport of a network namespace).
-// That would exclude the above as well; this package does not read it.
+// That would exclude the above as well; this package does not read it, package
+// driver does.
+//
+// [Find] looks at any connection of this host, such as the kernel's own to a server:
+// whether what it sent arrives.
 //
 // Addresses are compared as the kernel has them: nothing may translate them on the
 // way. The package decides nothing else, keeps no state and caches nothing. An answer

@@ -22,6 +22,11 @@ type Socket struct {
 	// Linux 5.9 and later, established connections.
 	Cgroup    uint64
 	HasCgroup bool
+	// Queued is how many bytes it holds that the other end has not acknowledged, sent
+	// or not.
+	Queued uint32
+	// Retransmits is how often the oldest of them was sent again.
+	Retransmits uint8
 }
 
 func (s Socket) String() string {
@@ -39,6 +44,10 @@ func (s Socket) String() string {
 // sockets are in the root group as the kernel's are, so that any process of root
 // passes for the kernel. [CheckKernel] gives it only if nothing else is wrong.
 var ErrBlind = errors.New("this process is in the root control group itself, so the kernel cannot be told from other processes of root; run it in a control group (version 2) of its own")
+
+// Find gives this host's socket that has these addresses, local being its own. If
+// there is none, the error is [ErrNoSocket].
+func Find(local, remote netip.AddrPort) (Socket, error) { return look(local, remote) }
 
 // Of gives the socket at the other end of a connection within this host and network
 // namespace. If there is none, the error is [ErrNoSocket].
