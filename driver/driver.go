@@ -16,6 +16,7 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/state"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/sunrpc"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 )
 
@@ -52,6 +53,12 @@ type Options struct {
 	// name is looked up. The one of Zone is tried first.
 	Targets []proxy.Target
 	Zone    string
+	// Return says when a file system goes back to its home zone after it had to
+	// leave it.
+	Return proxy.ReturnPolicy
+	// Listeners keeps the relays' listeners over a crash; nil means that they
+	// end with the process.
+	Listeners Listeners
 	// Region completes the DNS name of an EFS file system known by its id.
 	Region string
 	// Volume are the defaults of volume options; empty ones mean shared
@@ -79,7 +86,7 @@ func (o *Options) setDefaults() {
 		o.Volume.Remove = catalog.RemoveTrash
 	}
 	if o.Volume.Via == "" {
-		o.Volume.Via = "auto"
+		o.Volume.Via = viaAuto
 	}
 	if o.Warm == 0 {
 		o.Warm = DefaultWarm
@@ -102,6 +109,8 @@ type Driver struct {
 	known   *state.Table[knowledge]
 	uses    uses
 	turns   turns
+	relays  relays
+	rpc     *sunrpc.Table // nil if the kernel's transports cannot be seen
 
 	life context.Context // ends with Close; for work that outlives a call
 	end  context.CancelFunc
@@ -143,10 +152,13 @@ func New(options Options, log logrus.FieldLogger) (*Driver, error) {
 		options: options, log: log, kernel: options.Kernel,
 		fileSystems: map[string]*fileSystem{}, idle: map[string]*time.Timer{}, troubles: map[string]string{},
 	}
+	d.relays = relays{d: d, running: map[string]*relayed{}}
 	d.life, d.end = context.WithCancel(context.Background())
 	if err := d.openState(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
+	d.openTransports()
+	d.relays.reopen()
 	if err := d.reconcile(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -185,8 +197,28 @@ func (d *Driver) openState() error {
 		return err
 	}
 	d.reportDamage("mounts", report)
+	if d.relays.endpoints, report, err = state.Open[endpoint](filepath.Join(dir, "relays"), state.Volatile); err != nil {
+		return err
+	}
+	d.reportDamage("relays", report)
 	return nil
 }
+
+// openTransports makes the kernel's transports visible; without them direct mounts stay
+// where they are, and relays tell the kernel from others by its sockets.
+func (d *Driver) openTransports() {
+	var err error
+	if d.rpc, err = sunrpc.Open(); err != nil {
+		d.log.Warnf("the kernel's NFS transports cannot be seen: %v", err)
+	}
+}
+
+// lockLimit is how long another process may take to end that uses the state: a worker
+// whose parent was killed is ended by the kernel, though not in the same instant.
+const (
+	lockLimit = 2 * time.Second
+	lockPause = 10 * time.Millisecond
+)
 
 // lockState makes sure that one process uses the state: two would overwrite each
 // other's counts. The lock ends with the process.
@@ -195,10 +227,17 @@ func lockState(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock state: %w", err)
 	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: another docker-volume-efs uses this data directory: stop it, or give another --data", file.Name()), file.Close())
+	for begun := time.Now(); ; {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return file, nil
+		}
+		if time.Since(begun) > lockLimit {
+			return nil, errors.Join(fmt.Errorf("lock %s: another docker-volume-efs uses this data directory: stop it, or give another --data", file.Name()), file.Close())
+		}
+		timer := time.NewTimer(lockPause)
+		<-timer.C
 	}
-	return file, nil
 }
 
 func (d *Driver) reportDamage(table string, report state.Report) {
@@ -222,6 +261,7 @@ func (d *Driver) Close() error {
 	}
 	d.mu.Unlock()
 	d.end()
+	d.relays.shutdown()
 	d.work.Wait()
 	for _, f := range d.allFileSystems() {
 		f.close()
@@ -232,6 +272,12 @@ func (d *Driver) Close() error {
 	}
 	if d.uses.table != nil {
 		err = errors.Join(err, d.uses.table.Close())
+	}
+	if d.relays.endpoints != nil {
+		err = errors.Join(err, d.relays.endpoints.Close())
+	}
+	if d.rpc != nil {
+		err = errors.Join(err, d.rpc.Close())
 	}
 	if d.lock != nil {
 		err = errors.Join(err, d.lock.Close())

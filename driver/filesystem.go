@@ -14,6 +14,7 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/nfs"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 )
 
 const (
@@ -36,6 +37,7 @@ type fileSystem struct {
 
 	mu         sync.Mutex // guards the following fields
 	transports map[string]*transport
+	group      *proxy.Group // nil until it is needed, and of a local directory
 	trouble    error
 	troubled   time.Time
 	listed     listed
@@ -49,17 +51,24 @@ func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 	}
 }
 
-// transport returns the one for these NFS options.
-func (f *fileSystem) transport(options nfs.Options) *transport {
+// main is the transport of the catalogue.
+func (f *fileSystem) main() *transport { return f.transport(nil, f.d.options.Volume.Via) }
+
+// transport returns the one for these NFS options and this path.
+func (f *fileSystem) transport(options nfs.Options, via string) *transport {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	t := f.transports[options.String()]
+	key := via + " " + options.String()
+	t := f.transports[key]
 	if t == nil {
-		t = &transport{fs: f, options: options}
-		f.transports[options.String()] = t
+		t = &transport{fs: f, options: options, via: via}
+		f.transports[key] = t
 	}
 	return t
 }
+
+// transportOf returns the transport of a volume.
+func (f *fileSystem) transportOf(o catalog.Options) *transport { return f.transport(o.NFS, o.Via) }
 
 // note keeps what was learned of the file system's health.
 func (f *fileSystem) note(err error) {
@@ -98,7 +107,7 @@ func (f *fileSystem) health() (since time.Time, trouble error) {
 // answered the last time.
 func (f *fileSystem) reachable() bool {
 	_, trouble := f.health()
-	return !errors.Is(trouble, errSilent) && f.transport(nil).established() != nil
+	return !errors.Is(trouble, errSilent) && f.main().established() != nil
 }
 
 // ask runs question, which may block in the kernel for as long as the server
@@ -192,7 +201,7 @@ func inSession[T any](ctx context.Context, t *transport, question func(context.C
 
 // withCatalog runs a question on the file system's catalogue.
 func withCatalog[T any](ctx context.Context, f *fileSystem, question func(context.Context, *catalog.Catalog, *session) (T, error)) (T, error) {
-	return inSession(ctx, f.transport(nil), func(ctx context.Context, s *session) (T, error) {
+	return inSession(ctx, f.main(), func(ctx context.Context, s *session) (T, error) {
 		c, err := s.openCatalog(f.d.host.name)
 		if err != nil {
 			var none T

@@ -147,7 +147,7 @@ func (d *Driver) addTransport(status map[string]any, k knowledge) {
 	if err != nil {
 		return
 	}
-	s := f.transport(k.Record.Options.NFS).established()
+	s := f.transportOf(k.Record.Options).established()
 	if s == nil {
 		return
 	}
@@ -155,13 +155,18 @@ func (d *Driver) addTransport(status map[string]any, k knowledge) {
 		status["transport"] = "local directory"
 		return
 	}
-	status["transport"] = "NFSv4.1, direct"
-	status["nfs_client"] = f.transport(k.Record.Options.NFS).identity()
-	status["mount_target"] = s.server.String()
-	for _, target := range d.options.Targets {
-		if target.Addr == s.server {
-			status["zone"] = target.Zone
-		}
+	status["transport"] = "NFSv4.1, " + s.path
+	status["nfs_client"] = f.transportOf(k.Record.Options).identity(s.path)
+	if s.path == viaRelay {
+		status["relay"] = s.serverNow().String()
+	}
+	target := f.targetInUse(s)
+	status["mount_target"] = target.Addr.String()
+	if target.Zone != "" {
+		status["zone"] = target.Zone
+	}
+	if why := s.whyFixed(); why != "" {
+		status["transport_note"] = why
 	}
 }
 

@@ -66,7 +66,7 @@ func (d *Driver) mountFrom(ctx context.Context, f *fileSystem, name, id string) 
 		}
 	case catalog.Ready:
 	}
-	t := f.transport(record.Options.NFS)
+	t := f.transportOf(record.Options)
 	dir, s, err := t.openDir(ctx, record.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("its directory %s on %s is gone: restore it there, or remove the volume: %w", record.Path, f.spec, err)

@@ -129,15 +129,20 @@ func RemovePolicy(value string) (string, error) {
 	return "", errors.New("allowed: keep, trash, delete")
 }
 
+// How a transport reaches its file system: the option "via" and the setting EFS_VIA.
+const (
+	viaAuto   = "auto"
+	viaDirect = "direct"
+	viaRelay  = "relay"
+)
+
 // Via checks the option "via" and the setting EFS_VIA.
 func Via(value string) (string, error) {
 	switch value {
-	case "auto", "direct":
+	case viaAuto, viaDirect, viaRelay:
 		return value, nil
-	case "relay":
-		return "", errors.New("the relay is not in this version yet; allowed: auto, direct")
 	}
-	return "", errors.New("allowed: auto, direct")
+	return "", errors.New("allowed: auto, direct, relay")
 }
 
 // Off checks options and settings that ask for TLS or IAM. A plain mount must

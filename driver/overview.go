@@ -59,10 +59,10 @@ func (d *Driver) Overview() Overview {
 			continue // a Create named it, and nothing came of that
 		}
 		one := FileSystemOverview{FileSystem: f.spec.String(), Home: f == home}
-		if s := f.transport(nil).established(); s != nil {
+		if s := f.main().established(); s != nil {
 			one.Connected, one.Since = true, s.since
 			if f.spec.Kind != filesystem.Directory {
-				one.MountTarget = s.server.String()
+				one.MountTarget = f.targetInUse(s).String()
 			}
 		}
 		if since, trouble := f.health(); trouble != nil {

@@ -181,7 +181,7 @@ func (d *Driver) sweepSoon(f *fileSystem) {
 // sweep does not take one of the file system's slots, nor an answer's time
 // limit: a large tree takes long. One at a time does it.
 func (d *Driver) sweep(ctx context.Context, f *fileSystem) error {
-	s, err := f.transport(nil).connect(ctx)
+	s, err := f.main().connect(ctx)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/nfs"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/sunrpc"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 )
 
@@ -21,6 +22,7 @@ import (
 type transport struct {
 	fs      *fileSystem
 	options nfs.Options
+	via     string // viaDirect, viaRelay or viaAuto, as asked
 
 	mu      sync.Mutex // guards the following fields; never held over a mount
 	attempt *attempt
@@ -38,12 +40,15 @@ type attempt struct {
 // session is a mounted root with its directories open. Calls that use it hold a
 // reference, so that no descriptor is closed under a call that was left behind.
 type session struct {
-	root   Root
-	base   *tree.Dir // the directory EFS_ROOT
-	server netip.AddrPort
-	since  time.Time
+	root      Root
+	base      *tree.Dir // the directory EFS_ROOT
+	path      string    // viaDirect or viaRelay, as it is
+	transport string    // the kernel's, of a direct mount that can be moved
+	since     time.Time
 
 	mu      sync.Mutex // guards the following fields
+	server  netip.AddrPort
+	fixed   string // why a direct mount stays where it is, if it has to
 	users   int
 	retired bool
 	closed  bool
@@ -66,6 +71,32 @@ func (s *session) release() {
 	defer s.mu.Unlock()
 	s.users--
 	s.closeIfUnused()
+}
+
+// serverNow is the address that the kernel talks to.
+func (s *session) serverNow() netip.AddrPort {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.server
+}
+
+func (s *session) setServer(server netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.server, s.fixed = server, ""
+}
+
+func (s *session) setFixed(why string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fixed = why
+}
+
+// whyFixed is why a mount stays where it is, or why it is relayed.
+func (s *session) whyFixed() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fixed
 }
 
 // retire closes the session as soon as nobody uses it.
@@ -168,7 +199,7 @@ func (t *transport) try(current *attempt) {
 	}
 	t.mu.Unlock()
 	close(current.done)
-	if err == nil && len(t.options) == 0 {
+	if err == nil && t == t.fs.main() {
 		t.fs.d.sweepSoon(t.fs)
 	}
 }
@@ -205,33 +236,98 @@ func (t *transport) open(ctx context.Context) (*session, error) {
 		if err != nil {
 			return nil, err
 		}
-		return t.mount(ctx, mount.Mount{Type: "bind", Source: dir, Host: t.identity()})
+		return t.mount(ctx, mount.Mount{Type: "bind", Source: dir, Host: t.identity(viaDirect)})
 	}
+	if t.via == viaRelay {
+		return t.openRelayed(ctx, "")
+	}
+	s, err := t.openDirect(ctx)
+	if err != nil || t.via == viaDirect {
+		return s, err
+	}
+	if why := t.stuck(s); why != "" {
+		s.retire()
+		return t.openRelayed(ctx, why)
+	}
+	return s, nil
+}
+
+// stuck tells why a direct mount could not be moved to another mount target although
+// there is one.
+func (t *transport) stuck(s *session) string {
+	group := t.fs.knownTargets()
+	if s.transport != "" || group == nil || len(group.State().Targets) < 2 {
+		return ""
+	}
+	return "the kernel's direct mount cannot be moved to another zone: " + sunrpc.ErrUnsupported.Error()
+}
+
+func (t *transport) openDirect(ctx context.Context) (*session, error) {
 	server, err := t.fs.findServer(ctx)
 	if err != nil {
 		return nil, err
 	}
+	s, err := t.openNFS(ctx, server, viaDirect)
+	if err != nil {
+		return nil, err
+	}
+	s.transport = t.fs.d.findTransport(s.root)
+	return s, nil
+}
+
+// openRelayed mounts through a relay of the transport's own. The kernel may join a mount to
+// another connection that it has to the same server, and that would not be the relay.
+func (t *transport) openRelayed(ctx context.Context, why string) (*session, error) {
+	if _, err := t.fs.mountTargets(ctx); err != nil {
+		return nil, err
+	}
+	addr, err := t.fs.d.relays.open(t.identity(viaRelay), t.fs)
+	if err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	s, err := t.openNFS(ctx, addr, viaRelay)
+	if err != nil {
+		return nil, err
+	}
+	if server := s.serverNow(); server != addr {
+		s.retire()
+		return nil, fmt.Errorf("the kernel uses its connection to %s instead of the relay at %s: unmount what else is mounted from this server", server, addr)
+	}
+	s.setFixed(why)
+	return s, nil
+}
+
+// openNFS mounts from an address.
+func (t *transport) openNFS(ctx context.Context, server netip.AddrPort, path string) (*session, error) {
 	client, err := localAddress(server)
 	if err != nil {
 		return nil, err
 	}
 	m := mount.Mount{
-		Type: "nfs4", Source: sourceOf(server.Addr(), t.fs.spec.Export), Host: t.identity(),
+		Type: "nfs4", Source: sourceOf(server.Addr(), t.fs.spec.Export), Host: t.identity(path),
 		Options: t.options.Kernel(server, client), ReadAheadKiB: nfs.ReadAheadKiB,
 	}
-	session, err := t.mount(ctx, m)
+	s, err := t.mount(ctx, m)
 	if errors.Is(err, syscall.ESTALE) {
 		// The export was replaced, and the kernel remembers the old one's root for up to
 		// a minute. A mount that shares nothing looks it up afresh.
 		m.Options = append(m.Options, "nosharecache")
-		session, err = t.mount(ctx, m)
+		s, err = t.mount(ctx, m)
 	}
-	return session, err
+	if err == nil {
+		s.path = path
+	}
+	return s, err
 }
 
-// identity is the NFS client's identity of this transport.
-func (t *transport) identity() string {
-	return t.fs.d.host.identity(t.fs.spec.String() + " " + t.options.String())
+// identity is the NFS client's identity of this transport on one of the two paths. The
+// kernel joins mounts of one identity into one connection.
+func (t *transport) identity(path string) string {
+	name := t.fs.spec.String() + " " + t.options.String()
+	if path == viaRelay {
+		name += " " + viaRelay
+	}
+	return t.fs.d.host.identity(name)
 }
 
 func (t *transport) mount(ctx context.Context, m mount.Mount) (*session, error) {

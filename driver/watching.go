@@ -52,13 +52,13 @@ func (d *Driver) checkFileSystem(ctx context.Context, f *fileSystem) {
 	var err error
 	if f == d.home() {
 		err = d.refresh(ctx)
-	} else if f.transport(nil).established() != nil {
+	} else if f.main().established() != nil {
 		_, err = withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (tree.Stamp, error) { return c.Stamp() })
 	}
 	if d.life.Err() != nil {
 		return
 	}
-	if err != nil || f.transport(nil).established() != nil {
+	if err != nil || f.main().established() != nil {
 		f.note(err)
 	}
 	if err == nil {
@@ -256,7 +256,7 @@ func (d *Driver) checkMounts(ctx context.Context, f *fileSystem) {
 // checkMount compares a volume's directory with what is mounted here; known is
 // false if the file system did not say.
 func (d *Driver) checkMount(ctx context.Context, f *fileSystem, record catalog.Record) (trouble string, known bool) {
-	dir, s, err := f.transport(record.Options.NFS).openDir(ctx, record.Path)
+	dir, s, err := f.transportOf(record.Options).openDir(ctx, record.Path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Sprintf("its directory %s is gone from the file system: restore it there", record.Path), true
 	}

@@ -35,7 +35,7 @@ var settingRows = []struct {
 		"allowed: fs-…",
 	},
 	{"EFS_ROOT", map[string]string{"/apps": "/apps", "/": "/", "/apps//web/": "/apps/web"}, []string{"apps", "/apps/../..", "/a\x01b", "/" + strings.Repeat("x", 300)}, "path"},
-	{"EFS_VIA", map[string]string{"auto": "auto", "direct": "direct"}, []string{"relay", "DIRECT", "both"}, "allowed: auto, direct"},
+	{"EFS_VIA", map[string]string{"auto": "auto", "direct": "direct", "relay": "relay"}, []string{"DIRECT", "both"}, "allowed: auto, direct, relay"},
 	{"EFS_ZONE", map[string]string{"eu-central-1a": "eu-central-1a"}, []string{"two words", "a=b", "a,b", "é", strings.Repeat("z", 64)}, "allowed: the name"},
 	{
 		"EFS_TARGETS",

@@ -20,6 +20,7 @@ var ErrUnsupported = errors.New("the kernel does not show its RPC transports (Li
 const (
 	switches     = "kernel/sunrpc/xprt-switches"
 	addressFile  = "dstaddr"
+	localFile    = "srcaddr"
 	infoFile     = "xprt_info"
 	switchPrefix = "switch-"
 	xprtPrefix   = "xprt-"
@@ -112,21 +113,22 @@ func (t *Table) transport(name string) (Transport, error) {
 	if one.Server, err = netip.ParseAddr(strings.TrimSpace(string(address))); err != nil {
 		return Transport{}, fmt.Errorf("transport %s: %w", name, err)
 	}
-	info, err := t.sys.ReadFile(path.Join(switches, name, infoFile))
-	if errors.Is(err, syscall.ENOTCONN) {
-		return one, nil
+	var texts [2]string
+	for i, file := range []string{localFile, infoFile} {
+		text, err := t.sys.ReadFile(path.Join(switches, name, file))
+		if errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.EAGAIN) {
+			return one, nil
+		}
+		if err != nil {
+			return Transport{}, err
+		}
+		texts[i] = string(text)
 	}
-	if err != nil {
-		return Transport{}, err
-	}
-	return one, one.parse(string(info))
+	return one, one.parse(texts[0], texts[1])
 }
 
-// Server reads the address a transport is connected or about to connect to.
-func (t *Table) Server(name string) (netip.Addr, error) {
-	one, err := t.transport(name)
-	return one.Server, err
-}
+// Transport reads one transport by its name.
+func (t *Table) Transport(name string) (Transport, error) { return t.transport(name) }
 
 // Move has a transport connect to another address of its server, at the same port. A
 // connection there is is closed, and what was under way is sent again. The kernel waits

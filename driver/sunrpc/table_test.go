@@ -53,7 +53,7 @@ func write(t *testing.T, sys, name, address, info string) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for file, text := range map[string]string{"dstaddr": address, "xprt_info": info} {
+	for file, text := range map[string]string{"dstaddr": address, "srcaddr": "10.0.1.200\n", "xprt_info": info} {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -72,9 +72,9 @@ func TestTransports(t *testing.T) {
 	}
 	slices.SortFunc(all, func(a, b sunrpc.Transport) int { return strings.Compare(a.Name, b.Name) })
 	want := []sunrpc.Transport{
-		{"switch-0/xprt-0-tcp", netip.MustParseAddr("10.0.1.5"), true, 2049, 785, 4294939217},
-		{"switch-7/xprt-3-tcp", netip.MustParseAddr("fd00::5"), true, 20049, 1, 0},
-		{"switch-8/xprt-4-tcp", netip.MustParseAddr("10.0.2.5"), false, 2049, 0, 0},
+		{"switch-0/xprt-0-tcp", netip.MustParseAddr("10.0.1.5"), true, 2049, netip.MustParseAddrPort("10.0.1.200:785"), 4294939217},
+		{"switch-7/xprt-3-tcp", netip.MustParseAddr("fd00::5"), true, 20049, netip.MustParseAddrPort("10.0.1.200:1"), 0},
+		{"switch-8/xprt-4-tcp", netip.MustParseAddr("10.0.2.5"), false, 2049, netip.MustParseAddrPort("10.0.1.200:0"), 0},
 	}
 	if !slices.Equal(all, want) {
 		t.Errorf("got  %+v\nwant %+v", all, want)
@@ -112,7 +112,7 @@ func TestMoveWritesTheAddress(t *testing.T) {
 	if err := table.Move("switch-0/xprt-0-tcp", to); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := table.Server("switch-0/xprt-0-tcp"); err != nil || got != to {
+	if got, err := table.Transport("switch-0/xprt-0-tcp"); err != nil || got.Server != to {
 		t.Errorf("it is at %v, %v", got, err)
 	}
 	for _, gone := range []string{"switch-0/xprt-1-tcp", "../../../xprt-0-tcp"} {

@@ -16,15 +16,19 @@ type Transport struct {
 	// Connected tells whether the following are known.
 	Connected  bool
 	ServerPort uint16
-	LocalPort  uint16
+	Local      netip.AddrPort
 	// LastUsed is when a request last used it, in the kernel's own unit (jiffies):
 	// good for comparing only.
 	LastUsed uint64
 }
 
-// parse takes what the kernel says of a connected transport: lines of key=value
-// (rpc_sysfs_xprt_info_show). Keys that are not known are of newer kernels.
-func (t *Transport) parse(info string) error {
+// parse takes what the kernel says of a connected transport: its own address, and lines
+// of key=value (rpc_sysfs_xprt_srcaddr_show, rpc_sysfs_xprt_info_show). Keys that are not known are of newer kernels.
+func (t *Transport) parse(local, info string) error {
+	address, err := netip.ParseAddr(strings.TrimRight(local, "\n\x00"))
+	if err != nil {
+		return fmt.Errorf("transport %s: srcaddr: %w", t.Name, err)
+	}
 	for line := range strings.Lines(info) {
 		key, text, _ := strings.Cut(strings.TrimRight(line, "\n\x00"), "=")
 		bits := 16
@@ -43,11 +47,11 @@ func (t *Transport) parse(info string) error {
 		case "last_used":
 			t.LastUsed = value
 		case "src_port":
-			t.LocalPort = uint16(value)
+			t.Local = netip.AddrPortFrom(address.Unmap(), uint16(value))
 		case "dst_port":
 			t.ServerPort = uint16(value)
 		}
 	}
-	t.Connected = t.LocalPort != 0
+	t.Connected = t.Local.Port() != 0
 	return nil
 }

@@ -1,0 +1,177 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/state"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/relay"
+)
+
+// Listeners outlive the process that serves them; see package keeper.
+type Listeners interface {
+	// Listener returns what is kept under a name, nil if nothing is. It is the caller's.
+	Listener(name string) net.Listener
+	// Keep has a listener kept under a name.
+	Keep(name string, listener net.Listener) error
+	// Drop ends that.
+	Drop(name string) error
+}
+
+// endpoint is a relayed transport's place on this host. It outlives crashes, upgrades
+// and disable -f: mounts in running containers connect there again.
+type endpoint struct {
+	FileSystem string         `json:"filesystem"`
+	Port       uint16         `json:"port"`
+	Boot       string         `json:"boot"`
+	Targets    []proxy.Target `json:"targets"`
+}
+
+// relays are the relays that run on this host, by their transport's identity.
+type relays struct {
+	d         *Driver
+	endpoints *state.Table[endpoint]
+
+	mu      sync.Mutex // guards running; held while a listener is made, never over a network call
+	running map[string]*relayed
+}
+
+type relayed struct {
+	*relay.Relay
+	fs   *fileSystem
+	addr netip.AddrPort
+}
+
+const (
+	// takenAgain is how often a port is tried that another process has taken.
+	takenAgain = 500 * time.Millisecond
+	// relayPrefix is what a relay's listener is called in [Listeners].
+	relayPrefix = "relay/"
+)
+
+// reopen serves the relays of an earlier run, before anything else is done: the
+// kernel's clients of running containers' mounts are waiting. Those of an earlier
+// boot are nobody's.
+func (r *relays) reopen() {
+	for identity, e := range r.endpoints.All() {
+		spec, err := filesystem.Parse(e.FileSystem)
+		if e.Boot != r.d.host.boot || err != nil || len(e.Targets) == 0 {
+			if err := r.endpoints.Delete(identity); err != nil {
+				r.d.log.Errorf("forget a relay: %v", err)
+			}
+			continue
+		}
+		f := r.d.fileSystem(spec)
+		f.useTargets(e.Targets)
+		if _, err := r.open(identity, f); err != nil {
+			r.d.log.WithField("filesystem", spec).Errorf("relay at port %d: %v; trying again", e.Port, err)
+			r.d.spawn(func() { r.openLater(identity, f) })
+		}
+	}
+}
+
+// openLater waits for a port that another process has taken.
+func (r *relays) openLater(identity string, f *fileSystem) {
+	tick := time.NewTicker(takenAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if _, err := r.open(identity, f); err == nil {
+				r.d.log.WithField("filesystem", f.spec).Info("the relay has its port again")
+				return
+			}
+		case <-r.d.life.Done():
+			return
+		}
+	}
+}
+
+// open returns the address of a transport's relay, which it starts if need be. The file
+// system's targets must be known.
+func (r *relays) open(identity string, f *fileSystem) (netip.AddrPort, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if one := r.running[identity]; one != nil {
+		return one.addr, nil
+	}
+	group := f.knownTargets()
+	e, _ := r.endpoints.Get(identity)
+	listener, err := r.listen(identity, e.Port)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	addr := listener.Addr().(*net.TCPAddr).AddrPort()
+	one := &relayed{
+		Relay: &relay.Relay{Group: group, Admit: r.d.admit, Log: r.d.log.WithField("filesystem", f.spec)},
+		fs:    f, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()),
+	}
+	var targets []proxy.Target
+	for _, t := range group.State().Targets {
+		targets = append(targets, t.Target)
+	}
+	err = r.endpoints.Put(identity, endpoint{FileSystem: f.spec.String(), Port: addr.Port(), Boot: r.d.host.boot, Targets: targets})
+	if err != nil {
+		return netip.AddrPort{}, errors.Join(err, listener.Close())
+	}
+	r.running[identity] = one
+	r.d.spawn(func() {
+		if err := one.Serve(r.d.life, listener); err != nil && r.d.life.Err() == nil {
+			r.d.log.WithField("filesystem", f.spec).Errorf("relay at %s: %v", one.addr, err)
+		}
+	})
+	return one.addr, nil
+}
+
+// listen finds the listener of an earlier worker, or listens on the port of an earlier
+// run, or on a free one.
+func (r *relays) listen(identity string, port uint16) (*net.TCPListener, error) {
+	kept := r.d.options.Listeners
+	if kept != nil {
+		if listener, ok := kept.Listener(relayPrefix + identity).(*net.TCPListener); ok {
+			return listener, nil
+		}
+	}
+	listener, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%w: another process has the port that mounts of running containers connect to: end it", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if kept != nil {
+		if err := kept.Keep(relayPrefix+identity, listener); err != nil {
+			return nil, errors.Join(err, listener.Close())
+		}
+	}
+	return listener, nil
+}
+
+// all are the relays that run.
+func (r *relays) all() []*relayed {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]*relayed, 0, len(r.running))
+	for _, one := range r.running {
+		all = append(all, one)
+	}
+	return all
+}
+
+// shutdown ends the pairs at once: the kernel's clients connect again, to the next
+// worker or after the next start. The listeners stay with whoever keeps them.
+func (r *relays) shutdown() {
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, one := range r.all() {
+		_ = one.Shutdown(now) // its error is that there were pairs
+	}
+}
