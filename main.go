@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -18,6 +19,11 @@ const (
 	exitTrouble = 1
 	exitUsage   = 2
 )
+
+// exitStatus is how a worker ended; 0 is good.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 func main() { os.Exit(run()) }
 
@@ -41,6 +47,9 @@ Usually it runs as a managed Docker plugin and nobody calls it by hand:
 	}
 	root.AddCommand(serveCommand(&status), statusCommand(&status))
 	if err := root.Execute(); err != nil {
+		if exit, ok := errors.AsType[exitStatus](err); ok {
+			return int(exit) // whoever ended with it has said why
+		}
 		fmt.Fprintln(os.Stderr, "docker-volume-efs:", err)
 		return status
 	}

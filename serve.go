@@ -19,6 +19,7 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 	"github.com/docker-volume-efs/docker-volume-efs/plugin"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/keeper"
 )
 
 const (
@@ -31,6 +32,14 @@ const (
 	// gcPercent trades a little processor time, of which the plugin needs next to
 	// none, for memory, which every host pays.
 	gcPercent = 50
+
+	// workerName is what the worker is called in lists of processes.
+	workerName = "docker-volume-efs-worker"
+	// pluginSocket is what the parent keeps Docker's socket as.
+	pluginSocket = "docker"
+	// takeOverLimit is how long a killed parent's worker may take to end.
+	takeOverLimit = 2 * time.Second
+	takeOverPause = 20 * time.Millisecond
 )
 
 func serveCommand(status *int) *cobra.Command {
@@ -49,12 +58,52 @@ default. The process needs CAP_SYS_ADMIN. It unmounts nothing when it ends.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			*status = exitTrouble
-			return serve(socket, data)
+			if keeper.IsWorker() {
+				return serve(socket, data)
+			}
+			exit, err := keepServing(socket)
+			if err == nil && exit != 0 {
+				err = exitStatus(exit)
+			}
+			return err
 		},
 	}
 	command.Flags().StringVar(&socket, "socket", defaultSocket, "Unix socket on which Docker asks")
 	command.Flags().StringVar(&data, "data", defaultData, "directory for mountpoints and state")
 	return command
+}
+
+// keepServing is the parent's part: it listens, and keeps that and the relays' sockets
+// open while workers come and go, so that neither Docker nor the kernel's NFS client
+// sees a refused connection when one crashes.
+func keepServing(socket string) (exit int, err error) {
+	logger, lines := plugin.NewLog(os.Stdout, os.Stderr)
+	go lines.Run()
+	defer lines.Close()
+	// First of all the socket: Docker switches a plugin off that does not listen
+	// within seconds. Calls wait in its queue until the state is read.
+	listener, err := listenAgain(socket)
+	if err != nil {
+		return 0, err
+	}
+	return keeper.Run(context.Background(), keeper.Options{
+		Worker:    append([]string{workerName}, os.Args[1:]...),
+		Listeners: map[string]net.Listener{pluginSocket: listener},
+		Log:       logger,
+	})
+}
+
+// listenAgain waits a moment for the worker of a parent that was killed: the kernel
+// ends it as well, but not in the same instant.
+func listenAgain(socket string) (net.Listener, error) {
+	for begun := time.Now(); ; {
+		listener, err := plugin.Listen(socket)
+		if err == nil || time.Since(begun) > takeOverLimit {
+			return listener, err
+		}
+		timer := time.NewTimer(takeOverPause)
+		<-timer.C
+	}
 }
 
 func serve(socket, data string) error {
@@ -71,11 +120,13 @@ func serve(socket, data string) error {
 	defer complaints.Close()
 	log.SetOutput(complaints)
 	log.SetFlags(0)
-	// First of all the socket: Docker switches a plugin off that does not listen
-	// within seconds. Calls wait in its queue until the state is read.
-	listener, err := plugin.Listen(socket)
+	kept, err := keeper.Inherited()
 	if err != nil {
 		return err
+	}
+	listener := kept.Listener(pluginSocket)
+	if listener == nil {
+		return errors.New("the parent process gave no socket")
 	}
 	defer listener.Close()
 	settings := plugin.ReadSettings(os.Getenv)
@@ -84,10 +135,13 @@ func serve(socket, data string) error {
 		logger.Error(settings.Driver.Misconfigured)
 	}
 	settings.Driver.Data = data
+	settings.Driver.Listeners = kept
 	volumes, err := driver.New(settings.Driver, logger)
 	if err != nil {
 		logger.Error(err)
-		return err
+		// Without the socket the parent ends too, and Docker shows that the plugin
+		// does not start. Relays of containers that run keep it.
+		return errors.Join(err, kept.Drop(pluginSocket))
 	}
 	volumes.Start()
 	// Reading the state of many volumes takes memory that is never needed again.
