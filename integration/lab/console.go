@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"sync"
 )
@@ -107,8 +108,17 @@ func (c *console) run(ctx context.Context, line string) error {
 	return nil
 }
 
-// tail is the end of a long text, for errors.
+// tail is what somebody wants to see of a long text: its end, and of a kernel that
+// has died what it said first.
 func tail(text string) string {
 	const limit = 2000
-	return strings.TrimSpace(text[max(len(text)-limit, 0):])
+	end := strings.TrimSpace(text[max(len(text)-limit, 0):])
+	if at := death.FindStringIndex(text); at != nil && at[0] < len(text)-limit {
+		first := text[at[0]:min(at[0]+limit, len(text)-limit)]
+		return first + "\n[...]\n" + end
+	}
+	return end
 }
+
+// death is how a Linux kernel begins to tell of its own end.
+var death = regexp.MustCompile(`(?m)^.*(BUG: |Oops|general protection|kernel BUG at|invalid opcode|int3:|divide error|stack segment|traps: PANIC)`)
