@@ -24,7 +24,12 @@ func bind(t *testing.T, subdirs ...string) (root *mount.Root, source string) {
 			t.Fatal(err)
 		}
 	}
-	root = mount.Open(mount.Mount{Type: "bind", Source: source, Host: "test-host"})
+	return bindOf(t, source), source
+}
+
+func bindOf(t *testing.T, source string) *mount.Root {
+	t.Helper()
+	root := mount.Open(mount.Mount{Type: "bind", Source: source, Host: "test-host"})
 	t.Cleanup(func() {
 		root.Close()
 		<-root.Finished()
@@ -33,7 +38,7 @@ func bind(t *testing.T, subdirs ...string) (root *mount.Root, source string) {
 	if err := root.Err(); err != nil {
 		t.Fatal(err)
 	}
-	return root, source
+	return root
 }
 
 func open(t *testing.T, root *mount.Root, path string) *tree.Dir {
@@ -81,8 +86,20 @@ func TestReadOnlyCloneRefusesWrites(t *testing.T) {
 }
 
 func TestCloneIsNodev(t *testing.T) {
-	root, _ := bind(t, "a")
-	target := attach(t, root, "a", mount.Flags{})
+	// The tests' temporary directory is nodev already, and a clone takes that over.
+	source := t.TempDir()
+	if err := syscall.Mount("test", source, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := mount.Detach(source); err != nil {
+			t.Error(err)
+		}
+	})
+	if line := tableLine(t, source); strings.Contains(line, "nodev") {
+		t.Fatalf("the source is nodev itself: %q", line)
+	}
+	target := attach(t, bindOf(t, source), "/", mount.Flags{})
 	if line := tableLine(t, target); !strings.Contains(line, "nodev") {
 		t.Fatalf("mount table line %q lacks nodev", line)
 	}
@@ -150,12 +167,12 @@ func TestDetachTakesOneLayerAtATimeAndIsRepeatable(t *testing.T) {
 func TestUnderListsDirectChildrenOnly(t *testing.T) {
 	root, _ := bind(t, "a/b")
 	base := t.TempDir()
-	for _, dir := range []string{"one", "two words", "one/deeper"} {
+	for _, dir := range []string{"one", "two words", "three/deeper"} {
 		if err := os.MkdirAll(filepath.Join(base, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, dir := range []string{"one", "two words"} {
+	for _, dir := range []string{"one", "two words", "three/deeper"} {
 		target := filepath.Join(base, dir)
 		if err := root.Attach(open(t, root, "a"), target, mount.Flags{}); err != nil {
 			t.Fatal(err)

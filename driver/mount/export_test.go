@@ -1,0 +1,29 @@
+package mount
+
+import (
+	"io"
+	"os"
+)
+
+// ServerIn is what Server makes of a mount table.
+var ServerIn = serverIn
+
+// HostName is the host name of the root's thread, which the kernel takes for the NFS
+// client's.
+func (r *Root) HostName() (name string, err error) {
+	err = r.do(func() (err error) {
+		name, err = os.Hostname()
+		return err
+	})
+	return name, err
+}
+
+// Table is the mount table of the root's own namespace.
+func (r *Root) Table() (table string, err error) {
+	err = r.do(func() error {
+		text, err := io.ReadAll(io.NewSectionReader(r.table, 0, 1<<20))
+		table = string(text)
+		return err
+	})
+	return table, err
+}
