@@ -367,6 +367,19 @@ func TestIdentityIsStable(t *testing.T) {
 	}
 }
 
+// A server may give the inode number of a deleted directory to a new one.
+func TestIdentityHasTheFileSystemsOwnName(t *testing.T) {
+	dir, path := fresh(t, "a")
+	id, err := dir.Identity()
+	must(t, err)
+	if by := identity(t, path); id.Handle == "" || by != id {
+		t.Errorf("%+v by descriptor, %+v by path", id, by)
+	}
+	if a := identity(t, filepath.Join(path, "a")); a.Handle == id.Handle {
+		t.Error("two directories have one handle")
+	}
+}
+
 func TestIdentityOfALinkIsItsOwn(t *testing.T) {
 	_, path := fresh(t, "a")
 	must(t, os.Symlink("a", filepath.Join(path, "link")))
@@ -849,4 +862,29 @@ func TestRemoveTree(t *testing.T) {
 			t.Fatalf("left: %q, %v", names, err)
 		}
 	})
+}
+
+func TestRemoveTreeHoldsFewDescriptorsHoweverDeepTheTree(t *testing.T) {
+	dir, path := fresh(t, "top"+strings.Repeat("/d", 300))
+	open := func() int {
+		fds, err := os.ReadDir("/proc/self/fd")
+		must(t, err)
+		return len(fds)
+	}
+	before, most := open(), 0
+	for names := []string{"top"}; len(names) > 0; {
+		must(t, dir.RemoveTree(names[0], func() error {
+			most = max(most, open()-before)
+			return nil
+		}))
+		entries, err := os.ReadDir(path)
+		must(t, err)
+		names = nil
+		for _, entry := range entries {
+			names = append(names, entry.Name())
+		}
+	}
+	if most > 100 {
+		t.Errorf("it held %d", most)
+	}
 }
