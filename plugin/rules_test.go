@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -152,6 +153,15 @@ func TestRule3EmptyBodyIsNeverAnswered(t *testing.T) {
 		if line.Data["call"] == nil || line.Data["outcome"] == "ok" {
 			t.Errorf("log line %v %v", line.Message, line.Data)
 		}
+	}
+}
+
+// Where the server notices the broken connection late, the call itself has to.
+func TestRule3HalfABodyIsNoRequest(t *testing.T) {
+	body := io.MultiReader(strings.NewReader(`{"Name":"data"}`), iotest.ErrReader(io.ErrUnexpectedEOF))
+	err := new(call).read(&http.Request{Body: io.NopCloser(body)})
+	if !mustDrop("Mount", err) {
+		t.Errorf("error %v is answered", err)
 	}
 }
 
