@@ -1,6 +1,9 @@
 package driver
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // AwaitStragglers waits for calls that were left behind on a file system. Where a test
 // keeps one from answering, they do not end, and the limit does.
@@ -14,4 +17,25 @@ func (d *Driver) AwaitStragglers(limit time.Duration) {
 	case <-done:
 	case <-time.After(limit):
 	}
+}
+
+// AskHome asks the home file system a question, as every call does; undo is told of a
+// late success.
+func (d *Driver) AskHome(ctx context.Context, question func(context.Context) error, undo func()) error {
+	_, err := ask(ctx, d.home(), func(ctx context.Context) (struct{}, error) { return struct{}{}, question(ctx) },
+		func(struct{}) {
+			if undo != nil {
+				undo()
+			}
+		})
+	return err
+}
+
+// FinishCreating does what Create and Mount do with a volume that is half made.
+func (d *Driver) FinishCreating(ctx context.Context, name string) error {
+	record, err := d.home().record(context.WithoutCancel(ctx), name)
+	if err == nil {
+		_, err = d.home().finishCreating(ctx, record)
+	}
+	return err
 }

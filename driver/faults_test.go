@@ -1,0 +1,217 @@
+package driver_test
+
+import (
+	"context"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
+)
+
+// faults is a kernel that mounts nothing and whose calls can be told to hang, as
+// those to a dead server do. A root is the directory itself.
+type faults struct {
+	export string // the directory of a root that is on a server
+
+	mu       sync.Mutex // guards the following fields
+	opened   []mount.Mount
+	attached map[string]bool
+	hangs    map[string]chan struct{} // closed when the call may go on
+}
+
+var _ driver.Kernel = (*faults)(nil)
+
+// deadFor is how long a hang lasts that nobody ends: a call that waits for it fails its
+// test rather than the time limit of all.
+const deadFor = time.Hour
+
+// hang keeps a call ("open", "server", "detach") on a directory from ending until
+// the result is called.
+func (k *faults) hang(t *testing.T, call, dir string) (release func()) {
+	t.Helper()
+	gate := make(chan struct{})
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.hangs == nil {
+		k.hangs = map[string]chan struct{}{}
+	}
+	k.hangs[call+" "+dir] = gate
+	var once sync.Once
+	release = func() {
+		once.Do(func() {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			delete(k.hangs, call+" "+dir)
+			close(gate)
+		})
+	}
+	endLater(t, release)
+	return release
+}
+
+func endLater(t *testing.T, release func()) {
+	t.Helper()
+	timer := time.AfterFunc(deadFor, release)
+	t.Cleanup(func() {
+		timer.Stop()
+		release()
+	})
+}
+
+func (k *faults) wait(call, dir string) {
+	k.mu.Lock()
+	gate := k.hangs[call+" "+dir]
+	k.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+}
+
+// mounts are the root mounts that were begun.
+func (k *faults) mounts() []mount.Mount {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.opened
+}
+
+// isMounted tells whether something is attached at a volume's mountpoint.
+func (k *faults) isMounted(point string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.attached[point]
+}
+
+func (k *faults) Open(m mount.Mount) driver.Root {
+	k.mu.Lock()
+	k.opened = append(k.opened, m)
+	k.mu.Unlock()
+	r := &faultyRoot{kernel: k, source: m.Source, done: make(chan struct{})}
+	go func() {
+		k.wait("open", m.Source)
+		dir := m.Source
+		if m.Type != "bind" {
+			dir = k.export
+		}
+		r.dir, r.err = tree.Open(dir)
+		close(r.done)
+	}()
+	return r
+}
+
+func (k *faults) Detach(target string) (mounted bool, err error) {
+	k.mu.Lock()
+	mounted = k.attached[target]
+	delete(k.attached, target)
+	k.mu.Unlock()
+	if mounted {
+		k.wait("detach", target)
+	}
+	return mounted, nil
+}
+
+func (k *faults) Under(dir string) (map[string]bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	under := map[string]bool{}
+	for target := range maps.Keys(k.attached) {
+		if filepath.Dir(target) == dir {
+			under[filepath.Base(target)] = true
+		}
+	}
+	return under, nil
+}
+
+type faultyRoot struct {
+	kernel *faults
+	source string
+	done   chan struct{}
+	dir    *tree.Dir
+	err    error
+}
+
+func (r *faultyRoot) Done() <-chan struct{} { return r.done }
+func (r *faultyRoot) Err() error            { return r.err }
+func (r *faultyRoot) Warning() error        { return nil }
+func (r *faultyRoot) Dir() *tree.Dir        { return r.dir }
+
+func (r *faultyRoot) Attach(_ *tree.Dir, target string, _ mount.Flags) error {
+	r.kernel.mu.Lock()
+	defer r.kernel.mu.Unlock()
+	if r.kernel.attached == nil {
+		r.kernel.attached = map[string]bool{}
+	}
+	r.kernel.attached[target] = true
+	return nil
+}
+
+func (r *faultyRoot) Server() (netip.AddrPort, error) {
+	r.kernel.wait("server", r.source)
+	return netip.AddrPort{}, nil
+}
+
+func (r *faultyRoot) Close() {
+	go func() {
+		<-r.done
+		if r.err == nil {
+			_ = r.dir.Close()
+		}
+	}()
+}
+
+// bubble runs a test in which hours pass at once, on a host with that kernel.
+func bubble(t *testing.T, test func(t *testing.T, k *faults, h *testHost)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		k := &faults{}
+		test(t, k, newHost(t, t.TempDir(), func(o *driver.Options) { o.Kernel = k }))
+	})
+}
+
+// die has the home file system, which is mounted, answer nothing any more: as many
+// questions as may be under way get no answer. The result ends that.
+func (h *testHost) die() (revive func()) {
+	h.t.Helper()
+	dead := make(chan struct{})
+	for range 32 {
+		h.behind(func() {
+			_ = h.AskHome(context.Background(), func(context.Context) error {
+				<-dead
+				return nil
+			}, nil)
+		})
+	}
+	synctest.Wait()
+	var once sync.Once
+	revive = func() { once.Do(func() { close(dead) }) }
+	endLater(h.t, revive)
+	return revive
+}
+
+// behind runs a call in the background, until which the host is not stopped.
+func (h *testHost) behind(call func()) {
+	h.t.Helper()
+	done := make(chan struct{})
+	h.t.Cleanup(func() { <-done })
+	go func() {
+		defer close(done)
+		call()
+	}()
+}
+
+// took runs a call and returns how long it was.
+func took(call func()) time.Duration {
+	start := time.Now()
+	call()
+	return time.Since(start)
+}
+
+func mountOf(ctx context.Context, h *testHost, name, id string) error {
+	return h.Mount(ctx, name, id, func(string) error { return nil })
+}
