@@ -3,6 +3,7 @@ package driver_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -358,6 +359,25 @@ func TestCreateRefuses(t *testing.T) {
 			if volumes, _ := h.List(t.Context()); len(volumes) > 0 {
 				t.Errorf("left behind: %v", volumes)
 			}
+		})
+	}
+}
+
+// What Docker asks every driver about is not ours if it cannot be ours.
+func TestNamesThatNoVolumeCanHave(t *testing.T) {
+	h := newHost(t, t.TempDir())
+	for _, name := range []string{"../evil", "a/b", ""} {
+		for what, err := range map[string]error{
+			"Create":  h.Create(t.Context(), name, nil),
+			"Mount":   mountOf(t.Context(), h, name, "1"),
+			"Unmount": h.Unmount(name, "1"),
+			"Remove":  h.Remove(t.Context(), name),
+		} {
+			t.Run(fmt.Sprintf("%s refuses %q", what, name), func(t *testing.T) { wantKind(t, err, driver.Invalid, "1 to 200") })
+		}
+		t.Run(fmt.Sprintf("Get knows no %q", name), func(t *testing.T) {
+			_, err := h.Get(t.Context(), name)
+			wantKind(t, err, driver.NotFound)
 		})
 	}
 }

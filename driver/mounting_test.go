@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
@@ -80,6 +81,26 @@ func TestCounts(t *testing.T) {
 	})
 }
 
+func TestCountsLeaveOutACallThatACrashCutsOff(t *testing.T) {
+	h := newHost(t, t.TempDir())
+	h.create("data")
+	state := filepath.Join(h.options.Data, "state/mounts")
+	var atCrash []byte
+	err := h.Mount(t.Context(), "data", "1", func(string) (err error) {
+		atCrash, err = os.ReadFile(state)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.stop()
+	if err := os.WriteFile(state, atCrash, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	h.wantCounts("data", map[string]int{})
+}
+
 func TestMountWithoutCountIsDetached(t *testing.T) {
 	h := newHost(t, t.TempDir())
 	h.create("data")
@@ -105,6 +126,43 @@ func TestVolumeStaysWarmForAMoment(t *testing.T) {
 	if after := h.status("data")["mounted_since"]; after != before {
 		t.Error("the volume was mounted anew")
 	}
+}
+
+func TestWarmTime(t *testing.T) {
+	t.Run("is ten seconds if nobody says otherwise", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			k := &faults{}
+			h := newHost(t, t.TempDir(), func(o *driver.Options) { o.Kernel, o.Warm = k, 0 })
+			h.create("data")
+			h.mount("data", "1")
+			h.unmount("data", "1")
+			time.Sleep(9 * time.Second)
+			if !k.isMounted(h.point("data")) {
+				t.Error("detached too early")
+			}
+			time.Sleep(2 * time.Second)
+			if k.isMounted(h.point("data")) {
+				t.Error("not detached")
+			}
+		})
+	})
+	t.Run("begins anew with each use", func(t *testing.T) {
+		bubble(t, func(t *testing.T, k *faults, h *testHost) {
+			h.create("data")
+			for range 5 {
+				h.mount("data", "1")
+				h.unmount("data", "1")
+				time.Sleep(warm * 3 / 4)
+				if !k.isMounted(h.point("data")) {
+					t.Fatal("detached too early")
+				}
+			}
+			time.Sleep(warm)
+			if k.isMounted(h.point("data")) {
+				t.Error("not detached")
+			}
+		})
+	})
 }
 
 func TestDetachedVolumeLeavesNothingBehind(t *testing.T) {
@@ -165,6 +223,32 @@ func TestReadOnlyVolumeRefusesWrites(t *testing.T) {
 	h.mount("data", "1")
 	if err := os.WriteFile(filepath.Join(h.point("data"), "file"), nil, 0o600); err == nil {
 		t.Error("a read-only volume was written to")
+	}
+}
+
+func TestWarmMountIsNotKeptForAVolumeThatBecameReadOnly(t *testing.T) {
+	shared := t.TempDir()
+	a := newHost(t, shared, func(o *driver.Options) { o.Warm = time.Hour })
+	b := newHost(t, shared)
+	a.create("data", "remove=keep")
+	a.mount("data", "1")
+	a.unmount("data", "1")
+	b.remove("data")
+	b.create("data", "readonly=true")
+	a.mount("data", "2")
+	if err := os.WriteFile(filepath.Join(a.point("data"), "file"), nil, 0o600); err == nil {
+		t.Error("a read-only volume was written to")
+	}
+}
+
+func TestMountPutsNothingIntoTheVolume(t *testing.T) {
+	shared := t.TempDir()
+	h := newHost(t, shared)
+	h.create("data")
+	h.mount("data", "1")
+	h.unmount("data", "1")
+	if entries, err := os.ReadDir(filepath.Join(shared, "data")); err != nil || len(entries) > 0 {
+		t.Errorf("it holds %v, %v", entries, err)
 	}
 }
 

@@ -8,11 +8,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
 )
 
 // stateOf is a state file with one entry.
@@ -170,6 +174,30 @@ func TestOneOddRecordDoesNotHideTheOthers(t *testing.T) {
 	}
 }
 
+func TestRecordThatCannotBeReadDoesNotHideTheOthers(t *testing.T) {
+	shared := t.TempDir()
+	a := newHost(t, shared)
+	a.create("data")
+	odd := filepath.Join(shared, ".docker-volume-efs/volumes/odd.json")
+	if err := os.Mkdir(odd, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// What is mounted there is not read.
+	if err := syscall.Mount(t.TempDir(), odd, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := mount.Detach(odd); err != nil {
+			t.Error(err)
+		}
+	})
+	b := newHost(t, shared, func(o *driver.Options) { o.Check, o.Kernel = 20*time.Millisecond, &faults{} })
+	eventually(t, "the good one is listed", func() bool {
+		volumes, _ := b.List(t.Context())
+		return len(volumes) == 1
+	})
+}
+
 func TestLostStateIsNoReasonToDenyAVolume(t *testing.T) {
 	shared := filepath.Join(t.TempDir(), "shared")
 	if err := os.Mkdir(shared, 0o755); err != nil {
@@ -222,5 +250,16 @@ func TestNothingIsLeftInTheCatalogue(t *testing.T) {
 	info, err := os.Stat(filepath.Join(shared, ".docker-volume-efs"))
 	if err != nil || info.Mode() != fs.ModeDir|0o700 {
 		t.Errorf("catalogue has mode %v, %v", info.Mode(), err)
+	}
+}
+
+func TestSecondProcessOnOneStateIsRefused(t *testing.T) {
+	h := newHost(t, t.TempDir())
+	d, err := driver.New(h.options, logrus.New())
+	if err == nil {
+		_ = d.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "another docker-volume-efs uses this data directory") {
+		t.Errorf("error %v", err)
 	}
 }
