@@ -146,6 +146,18 @@ func TestWarmTime(t *testing.T) {
 			}
 		})
 	})
+	t.Run("does not begin while another ID holds the volume", func(t *testing.T) {
+		bubble(t, func(t *testing.T, k *faults, h *testHost) {
+			h.create("data")
+			h.mount("data", "1")
+			h.mount("data", "2")
+			h.unmount("data", "1")
+			time.Sleep(10 * warm)
+			if !k.isMounted(h.point("data")) {
+				t.Error("detached in use")
+			}
+		})
+	})
 	t.Run("begins anew with each use", func(t *testing.T) {
 		bubble(t, func(t *testing.T, k *faults, h *testHost) {
 			h.create("data")
