@@ -154,6 +154,7 @@ func TestStaticMountTargets(t *testing.T) {
 				o.Kernel = k
 				o.FileSystem = filesystem.Spec{Kind: filesystem.EFS, ID: "fs-0123456789abcdef0", Port: filesystem.NFSPort, Export: "/"}
 				o.Targets, o.Zone = []proxy.Target{{Zone: "a", Addr: far}, {Zone: "b", Addr: row.home}}, "b"
+				o.Volume.Via = "direct"
 			})
 			h.create("data")
 			h.mount("data", "1")
