@@ -163,7 +163,7 @@ func serveUntil(ctx context.Context, listener net.Listener, data string, volumes
 		logger.Errorf("no status on this host: %v", err)
 	} else {
 		listeners = append(listeners, control)
-		serving.Go(func() { ended <- plugin.ServeControl(control, version, volumes.Overview) })
+		serving.Go(func() { ended <- plugin.ServeControl(control, version, volumes) })
 	}
 	var failed error
 	select {

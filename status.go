@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -19,9 +18,6 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/plugin"
 )
-
-// askLimit bounds the question to the running plugin, which answers from memory.
-const askLimit = 5 * time.Second
 
 var errTrouble = errors.New("there is trouble, see above")
 
@@ -53,7 +49,7 @@ Exit status: 0 all is well, 1 there is trouble or the plugin does not run, 2 wro
 func showStatus(ctx context.Context, data string, asJSON bool, out io.Writer) error {
 	current, err := askStatus(ctx, data)
 	if err != nil {
-		return fmt.Errorf("ask the running plugin: %w; is it enabled? try: docker plugin ls", err)
+		return fmt.Errorf("ask the running plugin: %w", err)
 	}
 	if asJSON {
 		encoder := json.NewEncoder(out)
@@ -69,31 +65,12 @@ func showStatus(ctx context.Context, data string, asJSON bool, out io.Writer) er
 }
 
 func askStatus(ctx context.Context, data string) (plugin.Status, error) {
-	// A managed plugin's data directory, as the host sees it, has a path longer
-	// than a socket's address may be (108 bytes, unix(7)).
-	dir, err := os.Open(data)
-	if err != nil {
-		return plugin.Status{}, err
-	}
-	defer dir.Close()
-	socket := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), controlSocket)
-	client := http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		},
-	}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://plugin/status.json", nil)
-	if err != nil {
-		return plugin.Status{}, err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return plugin.Status{}, err
-	}
-	defer response.Body.Close()
 	var current plugin.Status
-	return current, json.NewDecoder(response.Body).Decode(&current)
+	content, err := ask(ctx, data, http.MethodGet, "/status.json")
+	if err == nil {
+		err = json.Unmarshal(content, &current)
+	}
+	return current, err
 }
 
 func printStatus(s plugin.Status, out io.Writer) error {

@@ -18,10 +18,11 @@ import (
 // zones is a plugin of its own, beside that of the other tests, whose file system has a
 // mount target in each of three zones; its home is zone a.
 type zones struct {
-	t   *testing.T
-	lab *lab.Lab
-	h   *lab.Host
-	via string
+	owner *testing.T
+	t     *testing.T // the part of the test at work
+	lab   *lab.Lab
+	h     *lab.Host
+	via   string
 }
 
 const (
@@ -40,7 +41,7 @@ const (
 func newZones(t *testing.T, via string, settings ...string) *zones {
 	t.Helper()
 	l := hosts(t)
-	z := &zones{t: t, lab: l, h: l.Host("host-a"), via: via}
+	z := &zones{owner: t, t: t, lab: l, h: l.Host("host-a"), via: via}
 	if err := bundle.Upload(t.Context(), z.h, siteBundle); err != nil {
 		t.Fatal(err)
 	}
@@ -62,6 +63,11 @@ func newZones(t *testing.T, via string, settings ...string) *zones {
 func (z *zones) remove() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	z.t = z.owner
+	if z.t.Failed() {
+		out, err := z.h.Run(ctx, "grep 'plugin=' /run/dockerd.log | tail -n 60; ss -tn; cd /sys/kernel/sunrpc/xprt-switches && grep -r . */*-tcp; docker ps -a")
+		record(z.t, "zones.log", fmt.Sprint(out, err))
+	}
 	if err := z.lab.Server.Heal(ctx); err != nil {
 		z.t.Error(err)
 	}
