@@ -93,14 +93,19 @@ func (g *group) Answered(proxy.Target) {
 	g.answered++
 }
 
-func (g *group) OnMove(f func(proxy.Move)) { g.hear = f }
+func (g *group) OnMove(f func(proxy.Move)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hear = f
+}
 
 func (g *group) move(to proxy.Target, cause proxy.Cause) {
 	g.mu.Lock()
 	from := g.current
 	g.current = to
+	hear := g.hear
 	g.mu.Unlock()
-	g.hear(proxy.Move{At: time.Now(), From: from, To: to, Cause: cause})
+	hear(proxy.Move{At: time.Now(), From: from, To: to, Cause: cause})
 }
 
 // hold makes all mount targets silent; the result makes them answer again.
@@ -230,6 +235,10 @@ func start(t testing.TB, target *server, change func(*relay.Relay)) *world {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Serve(ctx, listener) }()
+	eventually(t, "the relay hears of moves", func() (hears bool) {
+		g.read(func(g *group) { hears = g.hear != nil })
+		return hears
+	})
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
