@@ -20,7 +20,8 @@ const (
 
 // watchDirect sees whether the kernel's own connections go on. A relay sees that of
 // its connections; for direct ones the kernel is asked. Doubt alone moves nothing: a
-// check of the mount target has to fail as well.
+// check of the mount target has to fail as well. A mount that could not be moved is moved
+// when that is possible again.
 func (f *fileSystem) watchDirect(g *proxy.Group) {
 	tick := time.NewTicker(progressInterval)
 	defer tick.Stop()
@@ -35,9 +36,11 @@ func (f *fileSystem) watchDirect(g *proxy.Group) {
 			if s.path != viaDirect || s.transport == "" {
 				continue
 			}
-			why := f.d.stuck(s, connected)
-			if why != nil {
+			if why := f.d.stuck(s, connected); why != nil {
 				g.Doubt(f.targetOf(s.serverNow()), why)
+			}
+			if now := g.Current(); now.Addr != s.serverNow() {
+				f.follow(s, now)
 			}
 		}
 	}

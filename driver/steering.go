@@ -79,15 +79,40 @@ func ask1(dir *tree.Dir) error {
 // do that for theirs.
 func (f *fileSystem) moved(move proxy.Move) {
 	for _, s := range f.sessions() {
-		if s.path == viaDirect && s.use() {
-			f.d.stragglers.Go(func() {
-				defer s.release()
-				if err := f.steer(s, move.To); err != nil {
-					f.d.log.WithField("filesystem", f.spec).Errorf("move the mount to %s: %v", move.To, err)
-					s.setFixed(err.Error())
-				}
-			})
+		if s.path == viaDirect {
+			f.follow(s, move.To)
 		}
+	}
+}
+
+// follow brings one direct root mount to a mount target, in the background. One that
+// is under way is let end first; watchDirect asks again.
+func (f *fileSystem) follow(s *session, to proxy.Target) {
+	if !s.use() {
+		return
+	}
+	if !s.steering.CompareAndSwap(false, true) {
+		s.release()
+		return
+	}
+	f.d.stragglers.Go(func() {
+		defer s.release()
+		defer s.steering.Store(false)
+		late := time.AfterFunc(steerLimit, func() {
+			f.refuse(s, to, fmt.Errorf("the kernel has not taken the address within %v", steerLimit))
+		})
+		err := f.steer(s, to)
+		late.Stop()
+		if err != nil {
+			f.refuse(s, to, err)
+		}
+	})
+}
+
+// refuse notes why a direct root mount did not move. The same reason is logged once.
+func (f *fileSystem) refuse(s *session, to proxy.Target, why error) {
+	if s.setFixed(why.Error()) {
+		f.d.log.WithField("filesystem", f.spec).Errorf("move the mount to %s: %v", to, why)
 	}
 }
 
@@ -104,7 +129,8 @@ func (f *fileSystem) sessions() []*session {
 }
 
 // steer writes the address into the kernel's transport and sees that the mount has
-// it. Several root mounts may share the transport: then it is there already.
+// it, for as long as the kernel takes. Several root mounts may share the transport: then
+// it is there already.
 func (f *fileSystem) steer(s *session, to proxy.Target) error {
 	if s.transport == "" {
 		return fmt.Errorf("%w; use via=relay", sunrpc.ErrUnsupported)
@@ -120,14 +146,7 @@ func (f *fileSystem) steer(s *session, to proxy.Target) error {
 		if now.Server != s.serverNow().Addr() {
 			return fmt.Errorf("transport %s now belongs to another server, %s", s.transport, now.Server)
 		}
-		begun := make(chan error, 1)
-		f.d.stragglers.Go(func() { begun <- f.d.rpc.Move(s.transport, to.Addr.Addr()) })
-		select {
-		case err = <-begun:
-		case <-time.After(steerLimit):
-			err = fmt.Errorf("the kernel has not taken the address within %v", steerLimit)
-		}
-		if err != nil {
+		if err := f.d.rpc.Move(s.transport, to.Addr.Addr()); err != nil {
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,6 +46,7 @@ type session struct {
 	path      string    // viaDirect or viaRelay, as it is
 	transport string    // the kernel's, of a direct mount that can be moved
 	since     time.Time
+	steering  atomic.Bool // a move of a direct mount is under way
 
 	mu      sync.Mutex // guards the following fields
 	server  netip.AddrPort
@@ -86,10 +88,13 @@ func (s *session) setServer(server netip.AddrPort) {
 	s.server, s.fixed = server, ""
 }
 
-func (s *session) setFixed(why string) {
+// setFixed reports whether that is news.
+func (s *session) setFixed(why string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	news := s.fixed != why
 	s.fixed = why
+	return news
 }
 
 // whyFixed is why a mount stays where it is, or why it is relayed.

@@ -49,11 +49,16 @@ func open(t *testing.T, dir string) *sunrpc.Table {
 // write makes the files of one transport in a directory that stands for sysfs.
 func write(t *testing.T, sys, name, address, info string) {
 	t.Helper()
+	writeLocal(t, sys, name, address, "10.0.1.200\n", info)
+}
+
+func writeLocal(t *testing.T, sys, name, address, local, info string) {
+	t.Helper()
 	dir := filepath.Join(sys, "kernel/sunrpc/xprt-switches", name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for file, text := range map[string]string{"dstaddr": address, "srcaddr": "10.0.1.200\n", "xprt_info": info} {
+	for file, text := range map[string]string{"dstaddr": address, "srcaddr": local, "xprt_info": info} {
 		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -66,6 +71,9 @@ func TestTransports(t *testing.T) {
 	write(t, sys, "switch-0/xprt-1-udp", "10.0.1.5\n", info)
 	write(t, sys, "switch-7/xprt-3-tcp", "fd00::5\n", "some_new_key=words\nsrc_port=1\ndst_port=20049\nlast_used=0\n")
 	write(t, sys, "switch-8/xprt-4-tcp", "10.0.2.5\n", "src_port=0\ndst_port=2049\n")
+	writeLocal(t, sys, "switch-9/xprt-5-tcp", "10.0.3.5\n", "<closed>\n", "<closed>\n")
+	writeLocal(t, sys, "switch-9/xprt-6-tcp", "10.0.3.5\n", "<not a socket>\n", info)
+	writeLocal(t, sys, "switch-9/xprt-7-tcp", "10.0.3.5\n", "10.0.1.200\n", "<closed>\n")
 	all, err := open(t, sys).Transports()
 	if err != nil {
 		t.Fatal(err)
@@ -75,6 +83,9 @@ func TestTransports(t *testing.T) {
 		{"switch-0/xprt-0-tcp", netip.MustParseAddr("10.0.1.5"), true, 2049, netip.MustParseAddrPort("10.0.1.200:785"), 4294939217},
 		{"switch-7/xprt-3-tcp", netip.MustParseAddr("fd00::5"), true, 20049, netip.MustParseAddrPort("10.0.1.200:1"), 0},
 		{"switch-8/xprt-4-tcp", netip.MustParseAddr("10.0.2.5"), false, 2049, netip.MustParseAddrPort("10.0.1.200:0"), 0},
+		{Name: "switch-9/xprt-5-tcp", Server: netip.MustParseAddr("10.0.3.5")},
+		{Name: "switch-9/xprt-6-tcp", Server: netip.MustParseAddr("10.0.3.5")},
+		{Name: "switch-9/xprt-7-tcp", Server: netip.MustParseAddr("10.0.3.5")},
 	}
 	if !slices.Equal(all, want) {
 		t.Errorf("got  %+v\nwant %+v", all, want)
