@@ -72,7 +72,7 @@ func TestManifestAsksForNothingButHostNetworkAndMounting(t *testing.T) {
 // reads, and those that docker plugin set knows are the same.
 func TestManifestHasEverySetting(t *testing.T) {
 	contract := []string{
-		"EFS_FILESYSTEM", "EFS_ROOT", "EFS_VIA", "EFS_ZONE", "EFS_TARGETS", "EFS_TLS", "EFS_IAM", "EFS_ACCESS_POINT",
+		"EFS_FILESYSTEM", "EFS_ROOT", "EFS_VIA", "EFS_ZONE", "EFS_TARGETS", "EFS_RETURN", "EFS_TLS", "EFS_IAM", "EFS_ACCESS_POINT",
 		"EFS_ACCESS", "EFS_REMOVE", "EFS_HTTP", "EFS_LOG_LEVEL",
 		"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
 	}

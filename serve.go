@@ -50,8 +50,8 @@ func serveCommand(status *int) *cobra.Command {
 		Long: `Serve Docker's volume plugin protocol on a Unix socket until SIGTERM.
 
 Everything but the two paths is set in the environment, by the names of
-docker plugin set: EFS_FILESYSTEM, EFS_ROOT, EFS_TARGETS, EFS_ZONE, EFS_VIA,
-EFS_ACCESS, EFS_REMOVE, EFS_LOG_LEVEL, AWS_REGION. An empty value means the
+docker plugin set: EFS_FILESYSTEM, EFS_ROOT, EFS_TARGETS, EFS_ZONE, EFS_RETURN,
+EFS_VIA, EFS_ACCESS, EFS_REMOVE, EFS_LOG_LEVEL, AWS_REGION. An empty value means the
 default. The process needs CAP_SYS_ADMIN. It unmounts nothing when it ends.`,
 		Example: `  EFS_FILESYSTEM=nfs://10.0.0.5/export docker-volume-efs serve
   docker volume create -d efs data`,

@@ -49,6 +49,10 @@ func settings() []setting {
 			s.Driver.Targets, err = proxy.ParseTargets(v)
 			return err
 		}},
+		{"EFS_RETURN", func(s *Settings, v string) (err error) {
+			s.Driver.Return, err = proxy.ParseReturnPolicy(v)
+			return err
+		}},
 		{"EFS_TLS", func(_ *Settings, v string) error { return driver.Off(v) }},
 		{"EFS_IAM", func(_ *Settings, v string) error { return driver.Off(v) }},
 		{"EFS_ACCESS_POINT", func(_ *Settings, v string) error { return driver.NoAccessPoint(v) }},

@@ -46,6 +46,7 @@ var settingRows = []struct {
 		[]string{"10.0.0.1", "a=host.example", "a=10.0.0.1:0", "a=10.0.0.1,a=10.0.0.2", "a=10.0.0.1:99999", "=10.0.0.1"},
 		"zone",
 	},
+	{"EFS_RETURN", map[string]string{"sticky": "sticky", "home": "home"}, []string{"Home", "back", "10m"}, "allowed: sticky, home"},
 	{"EFS_TLS", map[string]string{"off": "", "false": ""}, []string{"on", "true", "maybe"}, "allowed: off"},
 	{"EFS_IAM", map[string]string{"off": "", "0": ""}, []string{"on", "1", "role"}, "allowed: off"},
 	{"EFS_ACCESS_POINT", nil, []string{"fsap-0123456789abcdef0"}, "leave it out"},
@@ -69,6 +70,8 @@ func effect(s Settings, name string) string {
 		return s.Driver.Zone
 	case "EFS_TARGETS":
 		return fmt.Sprint(s.Driver.Targets)
+	case "EFS_RETURN":
+		return s.Driver.Return.String()
 	case "EFS_ACCESS":
 		return s.Driver.Volume.Access
 	case "EFS_REMOVE":

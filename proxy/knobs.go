@@ -1,6 +1,9 @@
 package proxy
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // Knobs say how mount targets are checked; the names are HAProxy's. Zero or
 // less means the default.
@@ -53,6 +56,24 @@ const (
 	// an hour; from a backup, to whatever is none.
 	ReturnHome
 )
+
+// String is what [ParseReturnPolicy] takes.
+func (r ReturnPolicy) String() string {
+	if r == ReturnHome {
+		return "home"
+	}
+	return "sticky"
+}
+
+// ParseReturnPolicy takes "sticky" or "home".
+func ParseReturnPolicy(text string) (ReturnPolicy, error) {
+	for _, policy := range []ReturnPolicy{Sticky, ReturnHome} {
+		if text == policy.String() {
+			return policy, nil
+		}
+	}
+	return Sticky, errors.New("allowed: sticky, home")
+}
 
 const (
 	homeUpFor     = 10 * time.Minute
