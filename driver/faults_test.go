@@ -151,6 +151,8 @@ func (r *faultyRoot) Attach(_ *tree.Dir, target string, _ mount.Flags) error {
 	return nil
 }
 
+func (r *faultyRoot) Introductions() (int, error) { return 0, nil }
+
 func (r *faultyRoot) Server() (netip.AddrPort, error) {
 	r.kernel.wait("server", r.source)
 	return netip.AddrPort{}, nil

@@ -33,7 +33,8 @@ type fileSystem struct {
 	spec  filesystem.Spec
 	slots chan struct{} // one for each call under way
 
-	checking, refreshing, sweeping atomic.Bool // one goroutine at a time does each
+	checking, refreshing, sweeping atomic.Bool   // one goroutine at a time does each
+	recoveries                     atomic.Uint64 // see watchRecovery
 
 	mu         sync.Mutex // guards the following fields
 	transports map[string]*transport

@@ -26,6 +26,7 @@ type Root interface {
 	Dir() *tree.Dir
 	Attach(dir *tree.Dir, target string, flags mount.Flags) error
 	Server() (netip.AddrPort, error)
+	Introductions() (int, error)
 	Close()
 }
 

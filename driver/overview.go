@@ -25,6 +25,9 @@ type FileSystemOverview struct {
 	MountTarget string    `json:"mount_target,omitempty"`
 	Trouble     string    `json:"trouble,omitempty"`
 	Since       time.Time `json:"since,omitzero"`
+	// Recoveries are moves to a mount target that did not know this host's client: locks
+	// may have been lost.
+	Recoveries uint64 `json:"recoveries,omitempty"`
 }
 
 // MountOverview is a volume mounted on this host.
@@ -58,7 +61,7 @@ func (d *Driver) Overview() Overview {
 		if !used[f.spec.String()] {
 			continue // a Create named it, and nothing came of that
 		}
-		one := FileSystemOverview{FileSystem: f.spec.String(), Home: f == home}
+		one := FileSystemOverview{FileSystem: f.spec.String(), Home: f == home, Recoveries: f.recoveries.Load()}
 		if s := f.main().established(); s != nil {
 			one.Connected, one.Since = true, s.since
 			if f.spec.Kind != filesystem.Directory {

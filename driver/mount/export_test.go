@@ -27,3 +27,6 @@ func (r *Root) Table() (table string, err error) {
 	})
 	return table, err
 }
+
+// IntroductionsIn is what Introductions makes of the statistics.
+func IntroductionsIn(stats string) (int, error) { return introductionsIn(stats) }

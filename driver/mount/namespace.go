@@ -19,14 +19,15 @@ const (
 // with its goroutine, into a mount namespace with nothing but a small tmpfs and
 // a UTS namespace of its own. Everything the host has mounted is dropped from the new
 // namespace, so that it pins nothing; before that it calls lastLook, which still
-// sees the host's files. It returns the namespace's mount table.
-func enterNamespaces(host string, lastLook func() error) (*os.File, error) {
+// sees the host's files. It returns the namespace's mount table and the statistics of
+// its mounts, nil if the kernel has none.
+func enterNamespaces(host string, lastLook func() error) (table, stats *os.File, err error) {
 	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_NEWUTS); err != nil {
-		return nil, fmt.Errorf("make private namespaces (CAP_SYS_ADMIN is needed): %w", err)
+		return nil, nil, fmt.Errorf("make private namespaces (CAP_SYS_ADMIN is needed): %w", err)
 	}
 	proc, err := os.OpenFile("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer proc.Close()
 	steps := []struct {
@@ -48,13 +49,24 @@ func enterNamespaces(host string, lastLook func() error) (*os.File, error) {
 	}
 	for _, step := range steps {
 		if err := step.do(); err != nil {
-			return nil, fmt.Errorf("private namespace: %s: %w", step.what, err)
+			return nil, nil, fmt.Errorf("private namespace: %s: %w", step.what, err)
 		}
 	}
-	// Opened now, the table is this thread's, from its new root on.
-	fd, err := unix.Openat(int(proc.Fd()), "thread-self/mountinfo", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open mount table: %w", err)
+	// Opened now, they are this thread's, from its new root on.
+	if table, err = openOwn(proc, "mountinfo"); err != nil {
+		return nil, nil, err
 	}
-	return os.NewFile(uintptr(fd), "mountinfo"), nil
+	// Nothing is lost without the statistics but what Introductions tells.
+	stats, _ = openOwn(proc, "mountstats")
+	return table, stats, nil
+}
+
+// openOwn opens a file of the calling thread in proc(5). "thread-self" has no mountstats, the
+// thread's number as a process does.
+func openOwn(proc *os.File, name string) (*os.File, error) {
+	fd, err := unix.Openat(int(proc.Fd()), fmt.Sprintf("%d/%s", unix.Gettid(), name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }

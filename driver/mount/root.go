@@ -42,6 +42,7 @@ type Root struct {
 	warning error
 	dir     *tree.Dir
 	table   *os.File
+	stats   *os.File
 
 	closing  sync.Once
 	closed   chan struct{}
@@ -99,6 +100,7 @@ func (r *Root) runThread() {
 		return
 	}
 	defer r.table.Close()
+	defer r.stats.Close()
 	defer r.dir.Close()
 	for {
 		select {
@@ -112,7 +114,7 @@ func (r *Root) runThread() {
 
 func (r *Root) setUp() error {
 	source := -1
-	table, err := enterNamespaces(r.mount.Host, func() (err error) {
+	table, stats, err := enterNamespaces(r.mount.Host, func() (err error) {
 		if r.mount.Type == "bind" {
 			// The directory's path is out of sight in the new namespace.
 			source, err = unix.OpenTree(unix.AT_FDCWD, r.mount.Source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -130,9 +132,10 @@ func (r *Root) setUp() error {
 	}
 	if err != nil {
 		table.Close()
+		stats.Close()
 		return fmt.Errorf("mount %s: %w", r.mount.Source, err)
 	}
-	r.table = table
+	r.table, r.stats = table, stats
 	if r.mount.ReadAheadKiB != 0 {
 		r.warning = setReadAhead(r.dir, r.mount.ReadAheadKiB)
 	}

@@ -140,3 +140,42 @@ func TestServer(t *testing.T) {
 		}
 	})
 }
+
+// stats is what Linux 6.12 says of a mount, with most operations left out.
+const stats = `device rootfs mounted on / with fstype rootfs
+device 10.0.1.5:/ mounted on /fs with fstype nfs4 statvers=1.1
+	opts:	rw,vers=4.1,rsize=1048576,wsize=1048576
+	events:	0 0 0 0 0
+	xprt:	tcp 785 0 1 0 0 21 21 0 21 0 2 0 0
+	per-op statistics
+	        NULL: 1 1 0 44 24 0 0 0 0
+	 EXCHANGE_ID: 2 2 0 520 224 0 1 1 0
+	CREATE_SESSION: 1 1 0 208 132 0 0 0 0
+`
+
+func TestIntroductions(t *testing.T) {
+	for _, row := range []struct {
+		name, stats string
+		want        int
+	}{
+		{"are the requests", stats, 2},
+		{"are none where there is no NFS", "device tmpfs mounted on / with fstype tmpfs\n", 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if got, err := mount.IntroductionsIn(row.stats); err != nil || got != row.want {
+				t.Errorf("%d, %v; want %d", got, err, row.want)
+			}
+		})
+	}
+	t.Run("that are no number are an error", func(t *testing.T) {
+		if _, err := mount.IntroductionsIn("EXCHANGE_ID: many"); err == nil {
+			t.Error("no error")
+		}
+	})
+	t.Run("of a local directory are none", func(t *testing.T) {
+		root, _ := bind(t)
+		if got, err := root.Introductions(); err != nil || got != 0 {
+			t.Errorf("%d, %v", got, err)
+		}
+	})
+}
