@@ -98,7 +98,7 @@ unit: ## Unit tests with the race detector, those that mount in namespaces of th
 	@CGO_ENABLED=1 go test -race ./...
 
 .PHONY: integration
-integration: rootfs-lab ## The tests on the hosts (RUN=Protocol, LAB_SUITE=trixie|bookworm)
+integration: lab ## The tests on the hosts (RUN=Protocol, LAB_SUITE=trixie|bookworm)
 	@set -o pipefail; $(LAB_TEST) -timeout 40m -run '$(RUN)' ./integration/... | tee build/integration.txt
 	@grep -Eq '^ok .*[0-9]s$$' build/integration.txt || { echo 'no test matches RUN=$(RUN)' >&2; exit 1; }
 
@@ -111,7 +111,7 @@ vuln: ## Known vulnerabilities that the code reaches (asks vuln.go.dev)
 	@$(TOOL) govulncheck ./...
 
 .PHONY: bench
-bench: lab ## Measure beside mount -t nfs4 and Docker's local driver on a test host, into docs/benchmarks.md
+bench: lab ## Measure beside mount -t nfs4, the local driver, HAProxy and stunnel, into docs/benchmarks.md
 	@$(SUDO) build/lab/bench -o build/benchmarks.md
 	@cp build/benchmarks.md docs/benchmarks.md
 

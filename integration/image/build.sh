@@ -9,45 +9,15 @@
 # The caller runs it in a mount and PID namespace of its own, so that a build cut
 # short leaves neither mounts nor processes, only DIR.
 set -eu
-export LC_ALL=C DEBIAN_FRONTEND=noninteractive
-# What is built does not depend on where the caller looks for programs.
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-umask 022
 
 suite=$1
 out=$2
 here=$(cd "$(dirname "$0")" && pwd)
+. "$here/bootstrap.sh"
 
 docker='docker.io'
 [ "$suite" = bookworm ] || docker='docker.io,docker-cli,docker-compose'
 host_packages="$docker,iptables,nftables,kmod,iproute2,linux-image-amd64,busybox-static,ca-certificates,netbase,procps,nfs-common,nfs-ganesha,nfs-ganesha-vfs,openssh-server,curl"
-
-# mirror prints the Debian archive that this machine itself uses.
-mirror() {
-	sites=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian')
-	[ -n "$sites" ] || sites=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep '/debian/*$' || true)
-	if [ -z "$sites" ]; then
-		echo "apt knows no Debian archive: add one to the machine's package sources and run apt-get update" >&2
-		return 1
-	fi
-	echo "$sites" | head -n 1
-}
-
-# bootstrap TREE PACKAGES [mmdebstrap options] makes a Debian tree without what
-# nobody reads in a test host.
-bootstrap() {
-	target=$1
-	packages=$2
-	shift 2
-	mmdebstrap --quiet --mode=root --variant=minbase \
-		--aptopt='APT::Install-Recommends "false"' \
-		${proxy:+--aptopt="Acquire::http::Proxy \"$proxy\""} \
-		--dpkgopt='force-unsafe-io' \
-		--dpkgopt='path-exclude=/usr/share/doc/*' \
-		--dpkgopt='path-exclude=/usr/share/man/*' \
-		--dpkgopt='path-exclude=/usr/share/locale/*' \
-		--include="$packages" "$@" "$suite" "$target" "$archive"
-}
 
 # host makes the host's tree. Its initial ramdisk is our own (below), so the
 # distribution's generator, half a minute of work, is told to stand aside.
@@ -170,9 +140,6 @@ timed() {
 }
 
 mkdir "$out"
-archive=$(mirror)
-proxy=
-eval "$(apt-config shell proxy Acquire::http::Proxy)"
 
 timed 'Postgres tree' postgres &
 timed 'host tree' host

@@ -6,8 +6,8 @@ package image
 
 import "embed"
 
-// Files are build.sh, packages.sh and everything they copy. An embedded file has
+// Files are the scripts and everything they copy. An embedded file has
 // no mode: run the scripts with sh.
 //
-//go:embed build.sh packages.sh initrd-init guest postgres
+//go:embed bootstrap.sh build.sh packages.sh peers.sh initrd-init guest postgres
 var Files embed.FS

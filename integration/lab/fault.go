@@ -17,6 +17,8 @@ type faultKind int
 const (
 	healthy faultKind = iota
 	dropping
+	droppingRequests
+	droppingAnswers
 	rejecting
 )
 
@@ -24,6 +26,16 @@ const (
 // it is swallowed, of open connections too, until Heal.
 func (s *Server) Drop(ctx context.Context, address netip.Addr) error {
 	return s.fault(ctx, address, dropping)
+}
+
+// DropRequests swallows only what comes to the address, DropAnswers only what leaves it.
+func (s *Server) DropRequests(ctx context.Context, address netip.Addr) error {
+	return s.fault(ctx, address, droppingRequests)
+}
+
+// DropAnswers is the other half of Drop.
+func (s *Server) DropAnswers(ctx context.Context, address netip.Addr) error {
+	return s.fault(ctx, address, droppingAnswers)
 }
 
 // Reject makes one of the server's addresses refuse new connections and reset
@@ -58,6 +70,10 @@ func (s *Server) applyFaults(ctx context.Context) error {
 		switch kind {
 		case dropping:
 			fmt.Fprintf(&in, "\t\tip daddr %s drop\n", address)
+			fmt.Fprintf(&out, "\t\tip saddr %s drop\n", address)
+		case droppingRequests:
+			fmt.Fprintf(&in, "\t\tip daddr %s drop\n", address)
+		case droppingAnswers:
 			fmt.Fprintf(&out, "\t\tip saddr %s drop\n", address)
 		case rejecting:
 			fmt.Fprintf(&in, "\t\tip daddr %s tcp flags & rst == rst accept\n", address)

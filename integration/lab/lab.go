@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -36,8 +38,8 @@ type Lab struct {
 	dir      string   // tmpfs of this lab, nobody else sees it
 	hosts    map[string]*Host
 
-	mu     sync.Mutex
-	second *Server // guarded by mu
+	mu      sync.Mutex
+	further map[string]*Server // guarded by mu; by name
 }
 
 // Start starts the server and the hosts, which are up when it returns: they
@@ -61,7 +63,7 @@ func Start(ctx context.Context, options Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{cache: cache, dir: filepath.Join(cache.root, "run"), hosts: make(map[string]*Host)}
+	l := &Lab{cache: cache, dir: filepath.Join(cache.root, "run"), hosts: make(map[string]*Host), further: make(map[string]*Server)}
 	for _, name := range options.Hosts {
 		address, err := hostAddress(name)
 		if err != nil {
@@ -126,14 +128,29 @@ func (l *Lab) Hosts() []*Host {
 // SecondServer returns a server that shares nothing with the first: address
 // 10.77.0.21, its own file system. The first call starts it.
 func (l *Lab) SecondServer(ctx context.Context) (*Server, error) {
+	return l.AddServer(ctx, "nfs-second", nil, 21)
+}
+
+// AddServer returns a further server by its name, at most 12 bytes. The first call starts it, with
+// an address 10.77.0.N for each zone. It has a file system of its own, or that of another
+// server; state of clients it shares with none: what a client holds at one the other knows
+// nothing of.
+func (l *Lab) AddServer(ctx context.Context, name string, of *Server, lastBytes ...byte) (*Server, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.second != nil {
-		return l.second, nil
+	if s := l.further[name]; s != nil {
+		return s, nil
 	}
-	var err error
-	l.second, err = newServer(ctx, "nfs-second", l.tree(), l.dir, serverAddress(21))
-	return l.second, err
+	s := &Server{name: name, of: of}
+	for _, last := range lastBytes {
+		s.addresses = append(s.addresses, serverAddress(last))
+	}
+	s, err := startServer(ctx, s, l.tree(), l.dir)
+	if err != nil {
+		return nil, err
+	}
+	l.further[name] = s
+	return s, nil
 }
 
 // Close ends hosts and servers and removes what they left. It is for programs
@@ -145,7 +162,7 @@ func (l *Lab) Close() error {
 	for _, h := range l.hosts {
 		err = errors.Join(err, h.close())
 	}
-	for _, s := range []*Server{l.Server, l.second} {
+	for _, s := range append(slices.Collect(maps.Values(l.further)), l.Server) {
 		if s != nil {
 			err = errors.Join(err, s.close())
 		}

@@ -100,9 +100,19 @@ func openCache(suite string) (*cache, error) {
 		return nil, err
 	}
 	c := &cache{suite: suite, root: root}
+	digest, err := digestScripts(func(path string) bool { return path != "packages.sh" && path != "peers.sh" })
+	if err != nil {
+		return nil, err
+	}
+	c.image = filepath.Join(c.root, suite+"-"+digest)
+	return c, nil
+}
+
+// digestScripts names the content of some of the scripts.
+func digestScripts(of func(path string) bool) (string, error) {
 	digest := sha256.New()
-	err = fs.WalkDir(image.Files, ".", func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() || path == "packages.sh" {
+	err := fs.WalkDir(image.Files, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() || !of(path) {
 			return err
 		}
 		content, err := image.Files.ReadFile(path)
@@ -110,10 +120,9 @@ func openCache(suite string) (*cache, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the image scripts: %w", err)
+		return "", fmt.Errorf("read the image scripts: %w", err)
 	}
-	c.image = filepath.Join(c.root, suite+"-"+hex.EncodeToString(digest.Sum(nil))[:12])
-	return c, nil
+	return hex.EncodeToString(digest.Sum(nil))[:12], nil
 }
 
 // lock guards the image: shared for who runs from it, exclusive for who builds it.
@@ -123,11 +132,21 @@ func (c *cache) lock(ctx context.Context, how int, log io.Writer) (*os.File, err
 	})
 }
 
-// build runs build.sh into a temporary name and renames the result.
-func (c *cache) build(ctx context.Context, log io.Writer) (err error) {
+// build makes the image.
+func (c *cache) build(ctx context.Context, log io.Writer) error {
 	start := time.Now()
 	fmt.Fprintf(log, "%s image: building into %s (once; a few minutes)\n", c.suite, c.image)
-	partial := c.image + ".partial"
+	if err := runScript(ctx, log, "build.sh", c.suite, c.image); err != nil {
+		return fmt.Errorf("build the %s image: %w", c.suite, err)
+	}
+	fmt.Fprintf(log, "%s image: done in %.0f s\n", c.suite, time.Since(start).Seconds())
+	return c.prune()
+}
+
+// runScript has a script of the image build a directory under a temporary name, and
+// renames that.
+func runScript(ctx context.Context, log io.Writer, name, suite, dir string) (err error) {
+	partial := dir + ".partial"
 	if err := os.RemoveAll(partial); err != nil {
 		return err
 	}
@@ -139,15 +158,11 @@ func (c *cache) build(ctx context.Context, log io.Writer) (err error) {
 	// The build gets namespaces of its own and dies with us: cut short, it leaves
 	// no mount and no process.
 	err = script(ctx, log, nil, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"sh", filepath.Join(scripts, "build.sh"), c.suite, result)
+		"sh", filepath.Join(scripts, name), suite, result)
 	if err != nil {
-		return fmt.Errorf("build the %s image: %w", c.suite, err)
-	}
-	if err := os.Rename(result, c.image); err != nil {
 		return err
 	}
-	fmt.Fprintf(log, "%s image: done in %.0f s\n", c.suite, time.Since(start).Seconds())
-	return c.prune()
+	return os.Rename(result, dir)
 }
 
 // prune removes the suite's images of other scripts that nobody uses any more.

@@ -38,6 +38,7 @@ type Server struct {
 	tree      string // directory with the server's program
 	dir       string // of this server; the server sees dir/lab as /lab
 	ns        namespace
+	of        *Server // whose file system it serves; nil: its own
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd                // guarded by mu; nil while stopped
@@ -48,19 +49,20 @@ type Server struct {
 
 // newServer makes the server's network and file system and starts it.
 func newServer(ctx context.Context, name, tree, parent string, addresses ...netip.Addr) (*Server, error) {
-	s := &Server{
-		name: name, addresses: addresses, tree: tree, dir: filepath.Join(parent, name),
-		faults: make(map[netip.Addr]faultKind),
-	}
+	return startServer(ctx, &Server{name: name, addresses: addresses}, tree, parent)
+}
+
+func startServer(ctx context.Context, s *Server, tree, parent string) (*Server, error) {
+	s.tree, s.dir, s.faults = tree, filepath.Join(parent, s.name), make(map[netip.Addr]faultKind)
 	if err := s.makeRoot(); err != nil {
-		return nil, fmt.Errorf("make the root of server %s: %w", name, err)
+		return nil, fmt.Errorf("make the root of server %s: %w", s.name, err)
 	}
 	ns, err := newNamespace()
 	if err != nil {
 		return nil, err
 	}
 	s.ns = ns
-	if err := ns.connect(ctx, name, addresses); err != nil {
+	if err := ns.connect(ctx, s.name, s.addresses); err != nil {
 		return nil, errors.Join(err, ns.f.Close())
 	}
 	if err := s.Start(ctx); err != nil {

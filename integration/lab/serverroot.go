@@ -68,10 +68,17 @@ func (s *Server) makeRoot() error {
 			return err
 		}
 	}
+	files, mounts := error(nil), serverMounts
+	if s.of == nil {
+		files = unix.Mount("lab", filepath.Join(lab, "fs/small"), "tmpfs", 0, "mode=755,size=8m")
+	} else {
+		mounts += "lab /lab/fs ext4 rw 0 0\n"
+		files = unix.Mount(filepath.Join(s.of.dir, "lab/fs"), filepath.Join(lab, "fs"), "", unix.MS_BIND|unix.MS_REC, "")
+	}
 	err := errors.Join(
-		unix.Mount("lab", filepath.Join(lab, "fs/small"), "tmpfs", 0, "mode=755,size=8m"),
+		files,
 		os.WriteFile(filepath.Join(lab, "ganesha.conf"), []byte(serverConfig), 0o644),
-		os.WriteFile(filepath.Join(lab, "mounts"), []byte(serverMounts), 0o644),
+		os.WriteFile(filepath.Join(lab, "mounts"), []byte(mounts), 0o644),
 	)
 	if err != nil {
 		return err

@@ -38,9 +38,14 @@ func main() {
 func run() error {
 	out := flag.String("o", "docs/benchmarks.md", "the page to write")
 	flag.Parse()
-	code, done, err := lab.Isolate(func(ctx context.Context) error {
-		return lab.Prepare(ctx, lab.Suites()[0], os.Stderr)
-	})
+	prepare := func(ctx context.Context) error {
+		if err := lab.Prepare(ctx, lab.Suites()[0], os.Stderr); err != nil {
+			return err
+		}
+		_, err := lab.PreparePeers(ctx, lab.Suites()[0], os.Stderr)
+		return err
+	}
+	code, done, err := lab.Isolate(prepare)
 	if err != nil {
 		return err
 	}
@@ -52,14 +57,23 @@ func run() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
+	peers, err := lab.PreparePeers(ctx, lab.Suites()[0], os.Stderr) // is there
+	if err != nil {
+		return err
+	}
+	relays, err := measureRelays(ctx, peers)
+	if err != nil {
+		return err
+	}
 	l, err := lab.Start(ctx, lab.Options{Hosts: []string{"host-a"}, Log: os.Stderr})
 	if err != nil {
 		return err
 	}
-	results, err := measureAll(ctx, l)
+	results, err := measureAll(ctx, l, peers)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
+	results.relays = relays
 	page := results.page()
 	fmt.Print(page)
 	return errors.Join(os.WriteFile(*out, []byte(page), 0o644), l.Close())
@@ -77,6 +91,7 @@ type bench struct {
 	ctx     context.Context //nolint:containedctx // a run is one call's
 	lab     *lab.Lab
 	host    *lab.Host
+	peers   string // directory of the tree with HAProxy and fio
 	results results
 }
 
@@ -88,10 +103,14 @@ type results struct {
 	queries, queriesStopped, start       map[string]summary
 	idleMiB, idleManyMiB, rootfsMiB      float64
 	furtherRounds, firstRounds, launches int
+	relays                               relayReport
+	loads                                map[string]map[string][]float64 // by what and way
+	loadNames                            []string                        // in order
+	stalls                               []stall
 }
 
-func measureAll(ctx context.Context, l *lab.Lab) (results, error) {
-	b := &bench{ctx: ctx, lab: l, host: l.Host("host-a")}
+func measureAll(ctx context.Context, l *lab.Lab, peers string) (results, error) {
+	b := &bench{ctx: ctx, lab: l, host: l.Host("host-a"), peers: peers}
 	for _, step := range []struct {
 		what string
 		do   func() error
@@ -103,6 +122,9 @@ func measureAll(ctx context.Context, l *lab.Lab) (results, error) {
 		{"memory of an idle plugin", func() error { return b.memory(&b.results.idleMiB) }},
 		{"10,000 volumes", b.many},
 		{"mounts through Docker", b.through},
+		{"bring HAProxy, fio and a plugin with three zones", b.prepareZones},
+		{"fio and pgbench", b.loads},
+		{"stalls", b.stalls},
 	} {
 		start := time.Now()
 		fmt.Fprintf(os.Stderr, "bench: %s\n", step.what)

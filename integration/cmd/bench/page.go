@@ -22,6 +22,9 @@ machine is slow and shared, so the ratios count and not the times. Peers take tu
 `, "`", r.kernel, r.engine)
 	r.mounts(&p)
 	r.queriesTable(&p)
+	r.relayPage(&p)
+	r.loadTable(&p)
+	r.stallTable(&p)
 	fmt.Fprintf(&p, `## Options
 
 %[1]sbuild/lab/bench -o FILE%[1]s writes another page.
