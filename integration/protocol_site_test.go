@@ -63,10 +63,9 @@ func oneHost(t *testing.T) *siteHost {
 	t.Parallel()
 	l := hosts(t)
 	siteHosts.once.Do(func() {
-		siteHosts.free = make(chan *lab.Host, len(l.Hosts()))
-		for _, h := range l.Hosts() {
-			siteHosts.free <- h
-		}
+		siteHosts.free = make(chan *lab.Host, 2)
+		siteHosts.free <- l.Host("host-a")
+		siteHosts.free <- l.Host("host-b")
 	})
 	h := <-siteHosts.free
 	t.Cleanup(func() { siteHosts.free <- h })

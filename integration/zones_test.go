@@ -1,0 +1,217 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/integration/bundle"
+	"github.com/docker-volume-efs/docker-volume-efs/integration/lab"
+)
+
+// zones is a plugin of its own on a host of its own, whose file system has a mount target in
+// each of three zones; its home is zone a.
+type zones struct {
+	owner   *testing.T
+	t       *testing.T // the part of the test at work
+	h       *lab.Host
+	server  *lab.Server
+	targets map[string]netip.Addr
+	via     string
+}
+
+const (
+	zonesPlugin = "zones"
+	zonesVolume = "kept"
+	// zonesBegin is how long a container takes to be at work.
+	zonesBegin = 3 * time.Second
+	// zonesWriter is how long a writer writes: more than the slowest move may take.
+	zonesWriter = 16 * time.Second
+	// zonesPatience is far above what a move takes and far below the minutes that
+	// the kernel's client waits by itself.
+	zonesPatience = 10 * time.Second
+)
+
+// TestZones runs beside other tests: its host and its servers are used by nobody else.
+func TestZones(t *testing.T) {
+	t.Parallel()
+	for _, part := range []struct {
+		name string
+		test func(*testing.T)
+	}{
+		{"a writer survives the loss of zones", testZonesLoss},
+		{"a writer survives the plugin", testZonesPlugin},
+		{"what heals by itself is not left", testZonesHeal},
+		{"a mount target that comes and goes costs two moves", testZonesFlap},
+		{"all are lost, and one comes back", testZonesAll},
+		{"packets are lost in one direction", testZonesDirections},
+		{"a drained zone is left, and names are made once", testZonesDrain},
+		{"the port of a relay is taken", testZonesPort},
+		{"mount targets that share no state", testZonesStates},
+		{"processes get nothing from a relay", testZonesAdmission},
+		{"Postgres goes on through moves and a crash", testZonesPostgres},
+	} {
+		t.Run(part.name, part.test)
+	}
+}
+
+// newZones installs the plugin and makes a volume. The targets are those of the zones'
+// server, or others.
+func newZones(t *testing.T, via string, targets map[string]netip.Addr) *zones {
+	t.Helper()
+	l := hosts(t)
+	server, err := l.AddServer(t.Context(), "nfs-zones", nil, 41, 42, 43)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if targets == nil {
+		targets = map[string]netip.Addr{}
+		for _, zone := range []string{"a", "b", "c"} {
+			targets[zone] = server.Addr(zone)
+		}
+	}
+	z := &zones{owner: t, t: t, h: l.Host("host-c"), server: server, targets: targets, via: via}
+	if err := bundle.Upload(t.Context(), z.h, siteBundle); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.h.Upload(t.Context(), "../build/lab/writer", "/root/writer", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var words []string
+	for _, zone := range slices.Sorted(maps.Keys(targets)) {
+		words = append(words, zone+"="+targets[zone].String())
+	}
+	settings := []string{
+		"EFS_FILESYSTEM=nfs://" + server.Addr("a").String() + "/export", "EFS_ROOT=/zones",
+		"EFS_TARGETS=" + strings.Join(words, ","), "EFS_ZONE=a", "EFS_VIA=" + via,
+	}
+	t.Cleanup(z.remove)
+	run(t, z.h, "docker plugin create "+zonesPlugin+" /root/plugin && docker plugin set "+zonesPlugin+" "+strings.Join(settings, " ")+
+		" && docker plugin enable "+zonesPlugin+" && docker volume create -d "+zonesPlugin+" "+zonesVolume)
+	return z
+}
+
+func (z *zones) remove() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	z.t = z.owner
+	if z.t.Failed() {
+		out, err := z.h.Run(ctx, "grep 'plugin=' /run/dockerd.log | tail -n 60; ss -tn; cd /sys/kernel/sunrpc/xprt-switches && grep -r . */*-tcp; docker ps -a")
+		record(z.t, "zones.log", fmt.Sprint(out, err))
+	}
+	if err := z.server.Heal(ctx); err != nil {
+		z.t.Error(err)
+	}
+	_, err := z.h.Run(ctx, "docker ps -aq | xargs -r docker rm -f >/dev/null; docker volume rm -f "+zonesVolume+
+		"; docker plugin disable -f "+zonesPlugin+"; docker plugin rm -f "+zonesPlugin)
+	if err != nil {
+		z.t.Errorf("clean up: %v", err)
+	}
+}
+
+// written is what the writer reports.
+type written struct {
+	Writes  int       `json:"writes"`
+	Longest float64   `json:"longest_seconds"`
+	Stalls  []float64 `json:"stalls_seconds"`
+	Error   string    `json:"error"`
+	Damage  string    `json:"damage"`
+}
+
+// write has a container write with a lock held, and calls happen in the midst of it.
+func (z *zones) write(lasts time.Duration, happen func()) written {
+	z.t.Helper()
+	return z.writer(lasts, "/data/file", happen)
+}
+
+// writer is write with the writer's own arguments.
+func (z *zones) writer(lasts time.Duration, args string, happen func()) written {
+	z.t.Helper()
+	run(z.t, z.h, fmt.Sprintf("docker run -d --name writer --network none -v %s:/data -v /root/writer:/writer:ro --entrypoint /writer busybox -for %s %s",
+		zonesVolume, lasts, args))
+	time.Sleep(min(lasts, zonesBegin))
+	happen()
+	out := run(z.t, z.h, "docker wait writer >/dev/null; docker logs writer; docker rm writer >/dev/null")
+	var w written
+	if err := json.Unmarshal([]byte(out), &w); err != nil {
+		z.t.Fatalf("the writer says %q: %v", out, err)
+	}
+	z.t.Logf("%s: %d writes, longest %.2f s, stalls %.2f", z.via, w.Writes, w.Longest, w.Stalls)
+	return w
+}
+
+// command runs one of the plugin's own commands on the host.
+func (z *zones) command(words string) string {
+	z.t.Helper()
+	return run(z.t, z.h, "d=/var/lib/docker/plugins/$(docker plugin inspect -f '{{.Id}}' "+zonesPlugin+
+		"); $d/rootfs/docker-volume-efs "+words+" --data $d/propagated-mount")
+}
+
+// moves counts what the log tells of moves since a line of it.
+func (z *zones) moves(since int) int {
+	z.t.Helper()
+	out := run(z.t, z.h, fmt.Sprintf("tail -n +%d /run/dockerd.log | grep -c ': moved from' || true", since+1))
+	return z.number(out)
+}
+
+// logLines is how long the log is.
+func (z *zones) logLines() int {
+	z.t.Helper()
+	return z.number(run(z.t, z.h, "wc -l </run/dockerd.log"))
+}
+
+func (z *zones) number(text string) int {
+	z.t.Helper()
+	n, err := strconv.Atoi(strings.TrimSpace(text))
+	if err != nil {
+		z.t.Fatal(err)
+	}
+	return n
+}
+
+// in runs a part of the test.
+func (z *zones) in(name string, part func()) {
+	z.owner.Run(name, func(t *testing.T) {
+		z.t = t
+		part()
+	})
+	z.t = z.owner
+}
+
+// fault breaks or heals something on the server.
+func (z *zones) fault(do func(context.Context, netip.Addr) error, zone string) {
+	z.t.Helper()
+	if err := do(z.t.Context(), z.targets[zone]); err != nil {
+		z.t.Fatal(err)
+	}
+}
+
+func (z *zones) heal() {
+	z.t.Helper()
+	if err := z.server.Heal(z.t.Context()); err != nil {
+		z.t.Fatal(err)
+	}
+}
+
+// status asks docker volume inspect for a field of Status.
+func (z *zones) status(field string) string {
+	z.t.Helper()
+	return strings.TrimSpace(run(z.t, z.h, "docker volume inspect -f '{{.Status."+field+"}}' "+zonesVolume))
+}
+
+// survives fails the test if the writer had an error or stood still for too long.
+func (z *zones) survives(w written) {
+	z.t.Helper()
+	if w.Error != "" || w.Damage != "" || w.Writes == 0 || w.Longest > zonesPatience.Seconds() {
+		z.t.Errorf("%+v", w)
+	}
+}
