@@ -42,7 +42,15 @@ sub start {
 	open(my $f, ">", "$dir/pid"); print $f "$pid\n"; close($f);
 	until (dial()) { select(undef, undef, undef, 0.01) }
 }
-sub worker { open(my $f, "<", "/proc/$pid/task/$pid/children") or die "children: $!"; my ($child) = split(" ", <$f> // ""); return $child }
+# Any thread may have forked it.
+sub worker {
+	for my $file (glob("/proc/$pid/task/*/children")) {
+		open(my $f, "<", $file) or next;
+		my ($child) = split(" ", <$f> // "");
+		return $child if $child;
+	}
+	return 0;
+}
 sub strike {
 	my $worker = worker() or die "the plugin has no worker";
 	my $alone = $strikes++ % 2;

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -87,12 +88,20 @@ func memory(c config) (any, error) {
 	}
 	time.Sleep(10 * time.Second)
 	pid := s.command.Process.Pid
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	processes := []string{strconv.Itoa(pid)}
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // by the thread that forked
 	if err != nil {
 		return nil, err
 	}
+	for _, list := range lists {
+		children, err := os.ReadFile(list)
+		if err != nil {
+			return nil, err
+		}
+		processes = append(processes, strings.Fields(string(children))...)
+	}
 	total := 0.0
-	for _, process := range append(strings.Fields(string(children)), strconv.Itoa(pid)) {
+	for _, process := range processes {
 		mib, err := resident(process)
 		if err != nil {
 			return nil, err

@@ -25,6 +25,7 @@ type bench struct {
 	dir     string // for configuration
 	server  string // address
 	rounds  int
+	room    int // how many connections are possible
 	lasts   time.Duration
 	log     bytes.Buffer // what peers say
 }
@@ -76,7 +77,8 @@ func run() error {
 	if *serve {
 		return runServer()
 	}
-	if err := raiseDescriptors(); err != nil {
+	var err error
+	if b.room, err = raiseDescriptors(); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "relaybench")
@@ -107,17 +109,17 @@ func run() error {
 	return json.NewEncoder(os.Stdout).Encode(report)
 }
 
-// raiseDescriptors is for this program and all that it starts.
-func raiseDescriptors() error {
+// raiseDescriptors is for this program and all that it starts. It returns how many connections a
+// relay may then take that sets six descriptors aside for each.
+func raiseDescriptors() (conns int, err error) {
+	const enough = 65536
+	_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: enough, Max: enough}) // where it may
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return err
+		return 0, err
 	}
 	limit.Cur = limit.Max
-	if limit.Cur < 65536 {
-		limit = syscall.Rlimit{Cur: 65536, Max: 65536}
-	}
-	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	return int(limit.Cur)/6 - 20, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 }
 
 func (b *bench) startServer() (*exec.Cmd, error) {

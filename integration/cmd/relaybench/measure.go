@@ -95,6 +95,7 @@ func (b *bench) crowd(p peer) (c Crowd, err error) {
 	c.Peer = p.name
 	have := 0
 	for _, count := range crowds {
+		count = min(count, b.room)
 		conns, err := open(addr, count-have)
 		if err != nil {
 			return c, err

@@ -33,22 +33,25 @@ func (g group) stop() {
 	}
 }
 
-// members are all processes of the groups, children too.
+// members are the processes and all that they started, each in whatever process group.
 func (g group) members() (pids []string, err error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return nil, err
 	}
+	children := map[string][]string{}
 	for _, file := range stats {
 		fields, err := statFields(file)
 		if err != nil {
 			continue // it has ended
 		}
-		for _, command := range g {
-			if fields[2] == strconv.Itoa(command.Process.Pid) {
-				pids = append(pids, filepath.Base(filepath.Dir(file)))
-			}
-		}
+		children[fields[1]] = append(children[fields[1]], filepath.Base(filepath.Dir(file)))
+	}
+	for _, command := range g {
+		pids = append(pids, strconv.Itoa(command.Process.Pid))
+	}
+	for i := 0; i < len(pids); i++ {
+		pids = append(pids, children[pids[i]]...)
 	}
 	return pids, nil
 }
