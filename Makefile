@@ -102,6 +102,10 @@ integration: lab ## The tests on the hosts (RUN=Protocol, LAB_SUITE=trixie|bookw
 	@set -o pipefail; $(LAB_TEST) -timeout 40m -run '$(RUN)' ./integration/... | tee build/integration.txt
 	@grep -Eq '^ok .*[0-9]s$$' build/integration.txt || { echo 'no test matches RUN=$(RUN)' >&2; exit 1; }
 
+.PHONY: soak
+soak: ## Postgres under pgbench for 10 minutes on each path, with a move every 20 s
+	@ZONES_SOAK=10m ZONES_SOAK_VIA='relay direct' $(MAKE) integration RUN='TestZones/Postgres'
+
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME=10s
 	@scripts/fuzz.sh $(FUZZTIME)
