@@ -1,0 +1,127 @@
+package web
+
+import (
+	"crypto/sha256"
+	_ "embed" // the page's template and style
+	"encoding/base64"
+	"html/template"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/relay"
+)
+
+var (
+	//go:embed page.html
+	pageText string
+	//go:embed style.css
+	styleText string
+)
+
+// page is the status page's template.
+type page struct {
+	template  *template.Template
+	styleHash string // as a Content-Security-Policy has it
+}
+
+// newPage puts the style into the template's own text: nothing that comes with a
+// snapshot is ever taken for style.
+func newPage() *page {
+	style := strings.TrimSpace(styleText)
+	sum := sha256.Sum256([]byte(style))
+	t := template.New("page").Funcs(template.FuncMap{
+		"bytes": bytesText, "rtt": rttText, "stamp": stampText, "attribute": attributeText,
+		"ago": func(at time.Time) string { return agoText(time.Since(at)) },
+	})
+	return &page{
+		template:  template.Must(t.Parse(strings.Replace(pageText, "/*style*/", style, 1))),
+		styleHash: "sha256-" + base64.StdEncoding.EncodeToString(sum[:]),
+	}
+}
+
+// pageView is what the template shows.
+type pageView struct {
+	Snapshot
+	Now   time.Time
+	Wrong []string
+	Views []fileSystemView
+}
+
+func (p *page) write(w io.Writer, s Snapshot) error {
+	view := pageView{Snapshot: s, Now: time.Now(), Wrong: s.Troubles()}
+	for _, f := range s.FileSystems {
+		view.Views = append(view.Views, f.view())
+	}
+	return p.template.Execute(w, view)
+}
+
+// fileSystemView is a file system with what its relays say of its mount targets.
+type fileSystemView struct {
+	FileSystem
+	Rows   []targetView
+	Relays []transportView
+	Causes []causeView
+}
+
+type targetView struct {
+	proxy.TargetState
+	Home bool
+	// Gone is a mount target that is none any more, but had traffic.
+	Gone bool
+	// Traffic is the sum over the file system's relays; nil if there is none.
+	Traffic *relay.TargetStats
+}
+
+type transportView struct {
+	Transport
+	Refused uint64
+}
+
+type causeView struct {
+	Cause proxy.Cause
+	Count uint64
+}
+
+func (f FileSystem) view() fileSystemView {
+	view := fileSystemView{FileSystem: f}
+	for _, t := range f.Targets {
+		view.Rows = append(view.Rows, targetView{TargetState: t, Home: f.Home != "" && t.Zone == f.Home})
+	}
+	for _, t := range f.Transports {
+		shown := transportView{Transport: t}
+		if t.Traffic != nil {
+			shown.Refused = t.Traffic.NotAdmitted + t.Traffic.Shed
+			for _, traffic := range t.Traffic.Targets {
+				view.count(traffic)
+			}
+		}
+		view.Relays = append(view.Relays, shown)
+	}
+	for _, cause := range causes() {
+		if n := f.Moves[cause]; n > 0 {
+			view.Causes = append(view.Causes, causeView{cause, n})
+		}
+	}
+	return view
+}
+
+// count adds traffic to its mount target's row.
+func (v *fileSystemView) count(traffic relay.TargetStats) {
+	for i := range v.Rows {
+		row := &v.Rows[i]
+		if row.Zone != traffic.Target.Zone || row.Addr != traffic.Target.Addr {
+			continue
+		}
+		if row.Traffic == nil {
+			row.Traffic = &relay.TargetStats{}
+		}
+		row.Traffic.Conns += traffic.Conns
+		row.Traffic.Out += traffic.Out
+		row.Traffic.In += traffic.In
+		row.Traffic.Retransmits += traffic.Retransmits
+		return
+	}
+	v.Rows = append(v.Rows, targetView{TargetState: proxy.TargetState{Target: traffic.Target}, Gone: true, Traffic: &traffic})
+}
