@@ -45,12 +45,15 @@ func (c *collector) measure(s Snapshot) samples {
 	out.flag(c.healthy, troubles == 0)
 	out.set(c.troubles, float64(troubles))
 	for _, f := range s.FileSystems {
+		for _, family := range []*family{c.volumes, c.mounts, c.volumesTroubled} {
+			out.add(family, 0, f.FileSystem)
+		}
 		c.measureFileSystem(out, f)
 	}
-	for _, v := range s.Volumes {
+	out.set(c.known, float64(s.Known))
+	for _, v := range s.Mounted {
 		out.add(c.volumes, 1, v.FileSystem)
-		out.add(c.mounts, float64(v.Mounts), v.FileSystem)
-		out.add(c.volumesTroubled, 0, v.FileSystem)
+		out.add(c.mounts, float64(v.Uses()), v.FileSystem)
 		if len(v.Trouble) > 0 {
 			out.add(c.volumesTroubled, 1, v.FileSystem)
 		}
@@ -61,6 +64,7 @@ func (c *collector) measure(s Snapshot) samples {
 func (c *collector) measureFileSystem(out samples, f FileSystem) {
 	name := f.FileSystem
 	out.flag(c.filesystemTrouble, f.Trouble != "" || f.silent(), name)
+	out.flag(c.connected, f.Connected, name)
 	if f.Home != "" && len(f.Targets) > 0 {
 		out.flag(c.homeInUse, f.Current.Zone == f.Home, name)
 	}

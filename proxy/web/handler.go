@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 
@@ -65,9 +66,16 @@ func secured(next http.Handler, policy string) http.Handler {
 	})
 }
 
-func (h *handler) snapshot() Snapshot {
+// snapshot never panics: to show how things are must not end what carries data.
+func (h *handler) snapshot() (s Snapshot) {
 	h.taking.Lock()
 	defer h.taking.Unlock()
+	defer func() {
+		if p := recover(); p != nil {
+			h.log.Errorf("panic: %v\n%s", p, debug.Stack())
+			s = Snapshot{Trouble: []string{"internal error, please report it with the log"}}
+		}
+	}()
 	return h.source()
 }
 

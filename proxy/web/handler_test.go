@@ -116,7 +116,7 @@ func TestTheJSONIsTheSnapshot(t *testing.T) {
 	if again.Body.String() != answer.Body.String() {
 		t.Errorf("read and written again it is\n%s\nwant\n%s", again.Body, answer.Body)
 	}
-	if len(got.FileSystems) != 3 || got.FileSystems[0].Transports[0].Traffic.Targets[1].In != 3<<40 || got.Volumes[1].Mounts != 3 {
+	if len(got.FileSystems) != 3 || got.FileSystems[0].Transports[0].Traffic.Targets[1].In != 3<<40 || got.Mounted[1].Uses() != 3 {
 		t.Errorf("it is %+v", got)
 	}
 	if kind := answer.Header().Get("Content-Type"); kind != "application/json" {
@@ -125,13 +125,31 @@ func TestTheJSONIsTheSnapshot(t *testing.T) {
 }
 
 func TestTheJSONHasListsWhereThereIsNothing(t *testing.T) {
-	s := web.Snapshot{FileSystems: []web.FileSystem{{}}}
+	s := web.Snapshot{FileSystems: []web.FileSystem{{}}, Mounted: []web.Volume{{}}}
 	text := ask(t, of(s), http.MethodGet, "/status.json").Body.String()
 	if strings.Contains(text, "null") {
 		t.Errorf("a program that goes through lists meets null:\n%s", text)
 	}
-	if s.FileSystems[0].Transports != nil {
+	if s.FileSystems[0].Transports != nil || s.Mounted[0].Mounts != nil {
 		t.Error("the source's own snapshot was changed")
+	}
+}
+
+// The metrics are collected in goroutines of the library's: a panic there would end
+// the process, and with it every relay.
+func TestADefectInTheSourceIsATroubleAndNoEnd(t *testing.T) {
+	h := handler(func() web.Snapshot { panic("a defect") })
+	for _, path := range paths {
+		answer := ask(t, h, http.MethodGet, path)
+		if path == "/healthz" && (answer.Code != 503 || !strings.Contains(answer.Body.String(), "internal error")) {
+			t.Errorf("%s answered %d %s", path, answer.Code, answer.Body)
+		}
+		if strings.Contains(answer.Body.String(), "a defect") {
+			t.Errorf("%s tells what is for the log", path)
+		}
+	}
+	if answer := ask(t, h, http.MethodGet, "/metrics"); !strings.Contains(answer.Body.String(), "\nefs_healthy 0\n") {
+		t.Errorf("the metrics are %s", answer.Body)
 	}
 }
 

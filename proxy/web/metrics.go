@@ -26,7 +26,7 @@ func counter(name, help string, labels ...string) *family {
 type families struct {
 	build, healthy, troubles, filesystemTrouble, homeInUse *family
 	moves, lastMove, transports                            *family
-	volumes, mounts, volumesTroubled                       *family
+	connected, known, volumes, mounts, volumesTroubled     *family
 
 	inUse, drained, backup, health, healthSince, rtt *family
 	checks, checkFailures, lastCheck                 *family
@@ -47,6 +47,8 @@ func newFamilies() families {
 		moves:             counter("efs_moves_total", "Moves of a file system to another mount target, by cause.", fs, "cause"),
 		lastMove:          gauge("efs_last_move_timestamp_seconds", "When the latest move was, in Unix time. Absent before the first.", fs),
 		transports:        gauge("efs_transports", "Ways of using a file system, by path: direct or relay.", fs, "path"),
+		connected:         gauge("efs_filesystem_connected", "Whether a file system is mounted: 1 or 0.", fs),
+		known:             gauge("efs_volumes_known", "Volumes that this host knows of."),
 		volumes:           gauge("efs_volumes_mounted", "Volumes mounted on this host.", fs),
 		mounts:            gauge("efs_volume_mounts", "Uses of the volumes mounted on this host.", fs),
 		volumesTroubled:   gauge("efs_volumes_troubled", "Volumes mounted on this host with which something is wrong.", fs),
@@ -79,7 +81,7 @@ func newFamilies() families {
 func (f *families) all() []*family {
 	return []*family{
 		f.build, f.healthy, f.troubles, f.filesystemTrouble, f.homeInUse, f.moves, f.lastMove, f.transports,
-		f.volumes, f.mounts, f.volumesTroubled,
+		f.connected, f.known, f.volumes, f.mounts, f.volumesTroubled,
 		f.inUse, f.drained, f.backup, f.health, f.healthSince, f.rtt, f.checks, f.checkFailures, f.lastCheck,
 		f.conns, f.held, f.ready, f.limit, f.accepted, f.refused, f.moved, f.lost,
 		f.targetConns, f.bytes, f.retransmits, f.tcpRTT,

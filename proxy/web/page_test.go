@@ -6,8 +6,6 @@ import (
 	"flag"
 	"io"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -72,19 +70,7 @@ func TestThePageShowsEverything(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // the clock stands still
 				got = outline(t, ask(t, of(take(time.Now())), http.MethodGet, "/").Body.String())
 			})
-			golden := filepath.Join("testdata", name+".golden")
-			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got != string(want) {
-				t.Errorf("the page's outline is not that of %s (rewrite it with -update):\n%s", golden, got)
-			}
+			golden(t, name+".golden", got)
 		})
 	}
 }
@@ -105,11 +91,11 @@ func hostileSnapshot() web.Snapshot {
 			},
 			Trouble: hostile,
 			Transports: []web.Transport{
-				{Path: hostile, Why: hostile, Traffic: &relay.Stats{Targets: []relay.TargetStats{{Target: where, Out: 1}, {Target: where, Out: 2}}}},
+				{Path: hostile, Why: hostile, Target: where, Traffic: &relay.Stats{Targets: []relay.TargetStats{{Target: where, Out: 1}, {Target: where, Out: 2}}}},
 				{Path: hostile, Why: hostile, Traffic: &relay.Stats{Targets: []relay.TargetStats{{Target: proxy.Target{Zone: hostile + "2"}}}}},
 			},
 		}, {GroupState: proxy.GroupState{FileSystem: hostile}}},
-		Volumes: []web.Volume{{Name: hostile, FileSystem: hostile, Trouble: []string{hostile}}, {Name: hostile, FileSystem: hostile}},
+		Mounted: []web.Volume{{Name: hostile, FileSystem: hostile, Trouble: []string{hostile}}, {Name: hostile, FileSystem: hostile}},
 	}
 }
 

@@ -21,8 +21,10 @@ type Snapshot struct {
 	// Trouble is what is wrong and belongs to no file system or volume, one sentence each.
 	Trouble     []string     `json:"trouble"`
 	FileSystems []FileSystem `json:"filesystems"`
-	// Volumes are those that are mounted on this host. A gateway knows of none.
-	Volumes []Volume `json:"volumes"`
+	// Known is how many volumes this host knows of. A gateway knows of none.
+	Known int `json:"volumes"`
+	// Mounted are the volumes that are mounted on this host.
+	Mounted []Volume `json:"mounted"`
 }
 
 // FileSystem is a file system with its mount targets, and the ways to it.
@@ -30,7 +32,14 @@ type FileSystem struct {
 	// GroupState says where it is, where else it could be, and where it was. A file system without
 	// mount targets, such as a local directory, has a name only.
 	proxy.GroupState
+	// Default tells whether it is that of volumes that name none.
+	Default bool `json:"home"`
+	// Connected tells whether it is mounted, Since since when.
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since,omitzero"`
+	// Trouble is what is wrong, Troubled since when.
 	Trouble    string      `json:"trouble,omitempty"`
+	Troubled   time.Time   `json:"trouble_since,omitzero"`
 	Transports []Transport `json:"transports"`
 }
 
@@ -45,8 +54,10 @@ const (
 // Transport is one way of using a file system. For a gateway it is a listener.
 type Transport struct {
 	Path Path `json:"path"`
-	// Why it has this path, if that was not simply asked for.
+	// Why it has this path or stays at its mount target, if that was not simply asked for.
 	Why string `json:"why,omitempty"`
+	// Target is the mount target that it uses.
+	Target proxy.Target `json:"target"`
 	// Listen is where a relay listens.
 	Listen netip.AddrPort `json:"listen,omitzero"`
 	// Traffic is a relay's; nil for a direct path, whose bytes the kernel counts. Counters are summed
@@ -56,12 +67,22 @@ type Transport struct {
 
 // Volume is a volume that is mounted on this host.
 type Volume struct {
-	Name       string    `json:"name"`
+	Name       string    `json:"volume"`
 	FileSystem string    `json:"filesystem"`
 	Since      time.Time `json:"since,omitzero"`
-	// Mounts is how many uses of it there are.
-	Mounts  int      `json:"mounts"`
+	// Mounts are who holds it, by mount ID, and how often.
+	Mounts map[string]int `json:"mounts"`
+	// Trouble is what is wrong with it, and not with its file system.
 	Trouble []string `json:"trouble,omitempty"`
+}
+
+// Uses is how many uses of the volume there are.
+func (v Volume) Uses() int {
+	uses := 0
+	for _, n := range v.Mounts {
+		uses += n
+	}
+	return uses
 }
 
 // Troubles is all that is wrong: what the snapshot's user says, and file systems of
@@ -77,7 +98,7 @@ func (s Snapshot) Troubles() []string {
 			troubles = append(troubles, fmt.Sprintf("file system %s: no mount target answers: %s", f.FileSystem, f.reasons()))
 		}
 	}
-	for _, v := range s.Volumes {
+	for _, v := range s.Mounted {
 		for _, trouble := range v.Trouble {
 			troubles = append(troubles, fmt.Sprintf("volume %s: %s", v.Name, trouble))
 		}
@@ -103,13 +124,19 @@ func (f FileSystem) reasons() string {
 // lists makes empty lists of those that are not there, so that programs that read the
 // JSON can go through them.
 func (s Snapshot) lists() Snapshot {
-	s.Trouble, s.Volumes = list(s.Trouble), list(s.Volumes)
+	s.Trouble = list(s.Trouble)
 	s.FileSystems = slices.Clone(list(s.FileSystems))
 	for i := range s.FileSystems {
 		f := &s.FileSystems[i]
 		f.Targets, f.Recent, f.Transports = list(f.Targets), list(f.Recent), list(f.Transports)
 		if f.Moves == nil {
 			f.Moves = map[proxy.Cause]uint64{}
+		}
+	}
+	s.Mounted = slices.Clone(list(s.Mounted))
+	for i := range s.Mounted {
+		if s.Mounted[i].Mounts == nil {
+			s.Mounted[i].Mounts = map[string]int{}
 		}
 	}
 	return s

@@ -50,9 +50,10 @@ func filled(now time.Time) web.Snapshot {
 					{At: ago(7 * time.Hour), From: a, To: b, Cause: proxy.CauseTimeout, Why: "nothing was acknowledged for 2.3 s, and a check was not answered within 1 s"},
 				},
 			},
+			Connected: true, Since: ago(25 * time.Hour),
 			Transports: []web.Transport{
 				{
-					Path: web.Relayed, Why: "the kernel has no dstaddr in sysfs", Listen: netip.MustParseAddrPort("127.0.0.1:40103"),
+					Path: web.Relayed, Why: "the kernel's direct mount cannot be moved to another zone", Target: b, Listen: netip.MustParseAddrPort("127.0.0.1:40103"),
 					Traffic: &relay.Stats{
 						Conns: 3, Held: 1, Ready: 2, Limit: 4096, Accepted: 17, NotAdmitted: 4, Shed: 1, Moved: 6, Lost: 5,
 						Targets: []relay.TargetStats{
@@ -63,7 +64,7 @@ func filled(now time.Time) web.Snapshot {
 					},
 				},
 				{
-					Path: web.Relayed, Why: "encryption in transit", Listen: netip.MustParseAddrPort("127.0.0.1:40104"),
+					Path: web.Relayed, Why: "encryption in transit", Target: b, Listen: netip.MustParseAddrPort("127.0.0.1:40104"),
 					Traffic: &relay.Stats{Conns: 1, Limit: 4096, Accepted: 1, Targets: []relay.TargetStats{{Target: b, Conns: 1, Out: 512, In: 1 << 20}}},
 				},
 			},
@@ -75,16 +76,17 @@ func filled(now time.Time) web.Snapshot {
 					Why: "read tcp 192.0.2.1:50514->192.0.2.7:2049: i/o timeout",
 				}},
 			},
-			Trouble:    "mount: timed out after 25 s",
-			Transports: []web.Transport{{Path: web.Direct}},
+			Trouble: "mount: timed out after 25 s", Troubled: ago(30 * time.Second),
+			Transports: []web.Transport{{Path: web.Direct, Target: target("", "192.0.2.7:2049")}},
 		}, {
 			GroupState: proxy.GroupState{FileSystem: "dir:/mnt/efs/local"},
+			Default:    true, Connected: true, Since: ago(26 * time.Hour),
 		}},
-		Volumes: []web.Volume{
-			{Name: "pgdata", FileSystem: "fs-0123456789abcdef0", Since: ago(25 * time.Hour), Mounts: 1},
-			{Name: "wordpress_uploads", FileSystem: "fs-0123456789abcdef0", Since: ago(90 * time.Minute), Mounts: 3},
+		Known: 5, Mounted: []web.Volume{
+			{Name: "pgdata", FileSystem: "fs-0123456789abcdef0", Since: ago(25 * time.Hour), Mounts: map[string]int{"2b1f0c9e8d7a6b5c4d3e2f1a": 1}},
+			{Name: "wordpress_uploads", FileSystem: "fs-0123456789abcdef0", Since: ago(90 * time.Minute), Mounts: map[string]int{"5d6e7f": 1, "9a8b7c": 2}},
 			{
-				Name: "build-cache", FileSystem: "nfs://nas.example.com/export/a-rather-long-path/for-a-narrow-window", Since: ago(40 * time.Second), Mounts: 2,
+				Name: "build-cache", FileSystem: "nfs://nas.example.com/export/a-rather-long-path/for-a-narrow-window", Since: ago(40 * time.Second), Mounts: map[string]int{"0f0e0d": 2},
 				Trouble: []string{"its directory is gone from the file system"},
 			},
 		},
