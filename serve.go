@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -20,6 +21,8 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 	"github.com/docker-volume-efs/docker-volume-efs/plugin"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/keeper"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/web"
 )
 
 const (
@@ -51,7 +54,7 @@ func serveCommand(status *int) *cobra.Command {
 
 Everything but the two paths is set in the environment, by the names of
 docker plugin set: EFS_FILESYSTEM, EFS_ROOT, EFS_TARGETS, EFS_ZONE, EFS_RETURN,
-EFS_VIA, EFS_ACCESS, EFS_REMOVE, EFS_LOG_LEVEL, AWS_REGION. An empty value means the
+EFS_VIA, EFS_ACCESS, EFS_REMOVE, EFS_HTTP, EFS_LOG_LEVEL, AWS_REGION. An empty value means the
 default. The process needs CAP_SYS_ADMIN. It unmounts nothing when it ends.`,
 		Example: `  EFS_FILESYSTEM=nfs://10.0.0.5/export docker-volume-efs serve
   docker volume create -d efs data`,
@@ -147,12 +150,25 @@ func serve(socket, data string) error {
 	// Reading the state of many volumes takes memory that is never needed again.
 	go debug.FreeOSMemory()
 	logger.Infof("docker-volume-efs %s serves %s, file system %s", version, socket, settings.Driver.FileSystem)
-	return errors.Join(serveUntil(ctx, listener, data, volumes, logger), volumes.Close())
+	begun := time.Now()
+	pages := web.Handler(func() status.Snapshot {
+		current := volumes.Overview()
+		current.Version, current.Since = version, begun
+		return current
+	}, logger)
+	var showing sync.WaitGroup
+	if settings.HTTP.IsValid() {
+		showing.Go(func() { serveHTTP(ctx, settings.HTTP, kept, pages, logger) })
+	}
+	err = serveUntil(ctx, listener, data, volumes, pages, logger)
+	stop() // also when that was no signal
+	showing.Wait()
+	return errors.Join(err, volumes.Close())
 }
 
 // serveUntil serves both sockets until the context ends, then lets calls under way
 // finish.
-func serveUntil(ctx context.Context, listener net.Listener, data string, volumes *driver.Driver, logger *logrus.Logger) error {
+func serveUntil(ctx context.Context, listener net.Listener, data string, volumes *driver.Driver, pages http.Handler, logger *logrus.Logger) error {
 	server := plugin.NewServer(volumes, logger)
 	listeners := []net.Listener{listener}
 	ended := make(chan error, 2)
@@ -163,7 +179,7 @@ func serveUntil(ctx context.Context, listener net.Listener, data string, volumes
 		logger.Errorf("no status on this host: %v", err)
 	} else {
 		listeners = append(listeners, control)
-		serving.Go(func() { ended <- plugin.ServeControl(control, version, volumes) })
+		serving.Go(func() { ended <- plugin.ServeControl(control, pages, volumes) })
 	}
 	var failed error
 	select {

@@ -175,6 +175,18 @@ func (d *Driver) troublesOf(name string, k knowledge) []string {
 	if d.options.Misconfigured != nil {
 		troubles = append(troubles, d.options.Misconfigured.Error())
 	}
+	troubles = append(troubles, d.ownTroubles(name, k)...)
+	if f, err := d.fileSystemOf(k); err == nil {
+		if since, trouble := f.health(); trouble != nil {
+			troubles = append(troubles, fmt.Sprintf("since %s: %s", since.UTC().Format(time.RFC3339), withAdvice(trouble)))
+		}
+	}
+	return troubles
+}
+
+// ownTroubles is what is wrong with a volume, and not with its file system.
+func (d *Driver) ownTroubles(name string, k knowledge) []string {
+	var troubles []string
 	if k.Trouble != "" {
 		troubles = append(troubles, k.Trouble)
 	}
@@ -184,16 +196,19 @@ func (d *Driver) troublesOf(name string, k knowledge) []string {
 	if t := d.trouble(name); t != "" {
 		troubles = append(troubles, t)
 	}
-	if f, err := d.fileSystemOf(k); err != nil {
+	if _, err := d.fileSystemOf(k); err != nil {
 		troubles = append(troubles, err.Error())
-	} else if since, trouble := f.health(); trouble != nil {
-		text := trouble.Error()
-		if hint := advice(trouble); hint != "" {
-			text += "; " + hint
-		}
-		troubles = append(troubles, fmt.Sprintf("since %s: %s", since.UTC().Format(time.RFC3339), text))
 	}
 	return troubles
+}
+
+// withAdvice tells an error, and what to do.
+func withAdvice(trouble error) string {
+	text := trouble.Error()
+	if hint := advice(trouble); hint != "" {
+		text += "; " + hint
+	}
+	return text
 }
 
 func optionTexts(o catalog.Options) map[string]string {

@@ -3,54 +3,18 @@ package driver
 import (
 	"cmp"
 	"slices"
-	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 )
 
-// Overview is how this host's file systems and mounts are.
-type Overview struct {
-	Host        string               `json:"host"`
-	Volumes     int                  `json:"volumes"`
-	Settings    string               `json:"settings_error,omitempty"`
-	FileSystems []FileSystemOverview `json:"filesystems"`
-	Mounted     []MountOverview      `json:"mounted"`
-}
-
-// FileSystemOverview is how one file system is.
-type FileSystemOverview struct {
-	FileSystem  string    `json:"filesystem"`
-	Home        bool      `json:"home"`
-	Connected   bool      `json:"connected"`
-	MountTarget string    `json:"mount_target,omitempty"`
-	Trouble     string    `json:"trouble,omitempty"`
-	Since       time.Time `json:"since,omitzero"`
-	// Recoveries are moves to a mount target that did not know this host's client: locks
-	// may have been lost.
-	Recoveries uint64 `json:"recoveries,omitempty"`
-}
-
-// MountOverview is a volume mounted on this host.
-type MountOverview struct {
-	Volume  string         `json:"volume"`
-	Since   time.Time      `json:"since"`
-	Mounts  map[string]int `json:"mounts"`
-	Trouble []string       `json:"trouble,omitempty"`
-}
-
-// Healthy tells whether there is no trouble anywhere.
-func (o Overview) Healthy() bool {
-	return o.Settings == "" &&
-		!slices.ContainsFunc(o.FileSystems, func(f FileSystemOverview) bool { return f.Trouble != "" }) &&
-		!slices.ContainsFunc(o.Mounted, func(m MountOverview) bool { return len(m.Trouble) > 0 })
-}
-
-// Overview answers from memory and waits for nothing.
-func (d *Driver) Overview() Overview {
+// Overview is how this host's file systems, mount targets, relays and mounts are. It answers
+// from memory and waits for nothing.
+func (d *Driver) Overview() status.Snapshot {
 	known := d.known.All()
-	o := Overview{Host: d.host.name, Volumes: len(known)}
+	o := status.Snapshot{Host: d.host.name, Known: len(known)}
 	if d.options.Misconfigured != nil {
-		o.Settings = d.options.Misconfigured.Error()
+		o.Trouble = append(o.Trouble, d.options.Misconfigured.Error())
 	}
 	home := d.home()
 	used := map[string]bool{home.spec.String(): true}
@@ -61,24 +25,62 @@ func (d *Driver) Overview() Overview {
 		if !used[f.spec.String()] {
 			continue // a Create named it, and nothing came of that
 		}
-		one := FileSystemOverview{FileSystem: f.spec.String(), Home: f == home, Recoveries: f.recoveries.Load()}
-		if s := f.main().established(); s != nil {
-			one.Connected, one.Since = true, s.since
-			if f.spec.Kind != filesystem.Directory {
-				one.MountTarget = f.targetInUse(s).String()
-			}
-		}
-		if since, trouble := f.health(); trouble != nil {
-			one.Trouble, one.Since = trouble.Error(), since
-		}
+		one := f.overview()
+		one.Default = f == home
 		o.FileSystems = append(o.FileSystems, one)
 	}
-	slices.SortFunc(o.FileSystems, func(a, b FileSystemOverview) int { return cmp.Compare(a.FileSystem, b.FileSystem) })
+	slices.SortFunc(o.FileSystems, func(a, b status.FileSystem) int { return cmp.Compare(a.FileSystem, b.FileSystem) })
 	for name, u := range d.uses.table.All() {
-		o.Mounted = append(o.Mounted, MountOverview{
-			Volume: name, Since: u.Mounted, Mounts: u.Counts, Trouble: d.troublesOf(name, known[name]),
+		k := known[name]
+		o.Mounted = append(o.Mounted, status.Volume{
+			Name: name, FileSystem: k.FileSystem, Since: u.Mounted, Mounts: u.Counts, Trouble: d.ownTroubles(name, k),
 		})
 	}
-	slices.SortFunc(o.Mounted, func(a, b MountOverview) int { return cmp.Compare(a.Volume, b.Volume) })
+	slices.SortFunc(o.Mounted, func(a, b status.Volume) int { return cmp.Compare(a.Name, b.Name) })
 	return o
 }
+
+func (f *fileSystem) overview() status.FileSystem {
+	var o status.FileSystem
+	if group := f.knownTargets(); group != nil {
+		o.GroupState = group.State()
+	}
+	o.FileSystem = f.spec.String()
+	if s := f.main().established(); s != nil {
+		o.Connected, o.Since = true, s.since
+	}
+	if since, trouble := f.health(); trouble != nil {
+		o.Trouble, o.Troubled = withAdvice(trouble), since
+	}
+	if f.spec.Kind != filesystem.Directory {
+		o.Transports = f.transportsOverview()
+	}
+	return o
+}
+
+// transportsOverview are the root mounts, and the relays that have none since the last
+// start: containers' mounts use those as well.
+func (f *fileSystem) transportsOverview() []status.Transport {
+	var all []status.Transport
+	why := map[string]string{} // of relays, by where they listen
+	for _, s := range f.sessions() {
+		if s.path == viaRelay {
+			why[s.serverNow().String()] = s.whyFixed()
+			continue
+		}
+		all = append(all, status.Transport{Path: status.Direct, Why: s.whyFixed(), Target: f.targetInUse(s)})
+	}
+	for _, one := range f.d.relays.all() {
+		if one.fs == f {
+			traffic := one.Stats()
+			all = append(all, status.Transport{
+				Path: status.Relayed, Why: why[one.addr.String()], Target: one.Group.Current(), Listen: one.addr, Traffic: &traffic,
+			})
+		}
+	}
+	slices.SortFunc(all, func(a, b status.Transport) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), a.Listen.Compare(b.Listen), a.Target.Addr.Compare(b.Target.Addr), cmp.Compare(a.Why, b.Why))
+	})
+	return all
+}
+

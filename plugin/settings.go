@@ -3,6 +3,7 @@ package plugin
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"regexp"
 	"strings"
 
@@ -19,6 +20,8 @@ import (
 type Settings struct {
 	Driver   driver.Options
 	LogLevel logrus.Level
+	// HTTP is where metrics and the status page are; the zero value is nowhere.
+	HTTP netip.AddrPort
 }
 
 // setting reads one environment variable; it is not called for an empty value.
@@ -64,8 +67,9 @@ func settings() []setting {
 			s.Driver.Volume.Remove, err = driver.RemovePolicy(v)
 			return err
 		}},
-		{"EFS_HTTP", func(*Settings, string) error {
-			return errors.New("metrics and the status page are not in this version yet; leave it empty")
+		{"EFS_HTTP", func(s *Settings, v string) (err error) {
+			s.HTTP, err = httpAddress(v)
+			return err
 		}},
 		{"EFS_LOG_LEVEL", func(s *Settings, v string) (err error) {
 			s.LogLevel, err = logLevel(v)
@@ -93,6 +97,22 @@ func matches(pattern *regexp.Regexp, value, allowed string) error {
 		return nil
 	}
 	return errors.New("allowed: " + allowed)
+}
+
+// httpAddress takes an address and not a name: where a name leads may change, and then who
+// sees the page does.
+func httpAddress(value string) (netip.AddrPort, error) {
+	if value == "off" {
+		return netip.AddrPort{}, nil
+	}
+	if port, ok := strings.CutPrefix(value, "localhost:"); ok {
+		value = "127.0.0.1:" + port
+	}
+	addr, err := netip.ParseAddrPort(value)
+	if err != nil || addr.Port() == 0 {
+		return netip.AddrPort{}, errors.New("allowed: off, or address:port, such as 127.0.0.1:9100 for this host alone or 0.0.0.0:9100 for all its networks")
+	}
+	return addr, nil
 }
 
 func logLevel(value string) (logrus.Level, error) {

@@ -52,7 +52,15 @@ var settingRows = []struct {
 	{"EFS_ACCESS_POINT", nil, []string{"fsap-0123456789abcdef0"}, "leave it out"},
 	{"EFS_ACCESS", map[string]string{"shared": "shared"}, []string{"exclusive", "private"}, "allowed: shared"},
 	{"EFS_REMOVE", map[string]string{"keep": "keep", "trash": "trash", "delete": "delete"}, []string{"Trash", "rm -rf"}, "allowed: keep, trash, delete"},
-	{"EFS_HTTP", nil, []string{"127.0.0.1:9100"}, "leave it empty"},
+	{
+		"EFS_HTTP",
+		map[string]string{
+			"127.0.0.1:9100": "127.0.0.1:9100", " [::1]:9100 ": "[::1]:9100", "0.0.0.0:9100": "0.0.0.0:9100",
+			"localhost:9100": "127.0.0.1:9100", "[fe80::1%eth0]:9100": "[fe80::1%eth0]:9100", "off": "invalid AddrPort",
+		},
+		[]string{"on", "9100", ":9100", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:70000", "localhost", "localhost:http", "example.com:9100", "http://127.0.0.1:9100", "[::1:9100"},
+		"such as 127.0.0.1:9100",
+	},
 	{"EFS_LOG_LEVEL", map[string]string{"debug": "debug", "info": "info", "warn": "warning", "error": "error"}, []string{"trace", "INFO", "7", "panic"}, "allowed: debug, info, warn, error"},
 	{"AWS_REGION", map[string]string{"eu-central-1": "eu-central-1", "us-gov-west-1": "us-gov-west-1"}, []string{"Frankfurt", "eu_central", "eu-central-1.evil.example", "-eu"}, "allowed: the name"},
 }
@@ -76,6 +84,8 @@ func effect(s Settings, name string) string {
 		return s.Driver.Volume.Access
 	case "EFS_REMOVE":
 		return s.Driver.Volume.Remove
+	case "EFS_HTTP":
+		return s.HTTP.String()
 	case "EFS_LOG_LEVEL":
 		return s.LogLevel.String()
 	case "AWS_REGION":

@@ -7,17 +7,18 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/relay"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 )
 
 // collector makes metrics of a snapshot that is taken at the scrape.
 type collector struct {
-	take func() Snapshot
+	take func() status.Snapshot
 	families
 }
 
 var _ prometheus.Collector = (*collector)(nil)
 
-func newCollector(take func() Snapshot) *collector {
+func newCollector(take func() status.Snapshot) *collector {
 	return &collector{take: take, families: newFamilies()}
 }
 
@@ -38,7 +39,7 @@ func (c *collector) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-func (c *collector) measure(s Snapshot) samples {
+func (c *collector) measure(s status.Snapshot) samples {
 	out := samples{}
 	troubles := len(s.Troubles())
 	out.set(c.build, 1, s.Version)
@@ -61,9 +62,9 @@ func (c *collector) measure(s Snapshot) samples {
 	return out
 }
 
-func (c *collector) measureFileSystem(out samples, f FileSystem) {
+func (c *collector) measureFileSystem(out samples, f status.FileSystem) {
 	name := f.FileSystem
-	out.flag(c.filesystemTrouble, f.Trouble != "" || f.silent(), name)
+	out.flag(c.filesystemTrouble, f.Trouble != "" || f.Silent(), name)
 	out.flag(c.connected, f.Connected, name)
 	if f.Home != "" && len(f.Targets) > 0 {
 		out.flag(c.homeInUse, f.Current.Zone == f.Home, name)
@@ -80,7 +81,7 @@ func (c *collector) measureFileSystem(out samples, f FileSystem) {
 	if len(f.Recent) > 0 {
 		out.set(c.lastMove, unix(f.Recent[0].At), name)
 	}
-	for _, path := range []Path{Direct, Relayed} {
+	for _, path := range []status.Path{status.Direct, status.Relayed} {
 		out.add(c.transports, 0, name, string(path))
 	}
 	for _, t := range f.Transports {

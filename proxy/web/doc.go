@@ -1,7 +1,7 @@
 // Package web shows people and monitoring how file systems, mount targets and relays
 // are: metrics for Prometheus, a health check, JSON, and a status page.
 //
-// It keeps nothing and decides nothing: each answer is made from a [Snapshot] that its
+// It keeps nothing and decides nothing: each answer is made from a [status.Snapshot] that its
 // user takes when asked. It only reads; there is nothing that a request could change.
 // It has no access control and no TLS: who may connect is decided by the address that
 // it listens on.

@@ -2,7 +2,6 @@ package web
 
 import (
 	"bytes"
-	"encoding/json"
 	"io"
 	"net/http"
 	"runtime/debug"
@@ -13,11 +12,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/sirupsen/logrus"
+
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 )
 
 // handler answers from snapshots.
 type handler struct {
-	source func() Snapshot
+	source func() status.Snapshot
 	log    logrus.FieldLogger
 	page   *page
 
@@ -35,7 +36,7 @@ type handler struct {
 //
 // source takes a snapshot; it must answer from memory. What a caller cannot be told
 // goes to the log.
-func Handler(source func() Snapshot, log logrus.FieldLogger) http.Handler {
+func Handler(source func() status.Snapshot, log logrus.FieldLogger) http.Handler {
 	h := &handler{source: source, log: log, page: newPage()}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
@@ -67,13 +68,13 @@ func secured(next http.Handler, policy string) http.Handler {
 }
 
 // snapshot never panics: to show how things are must not end what carries data.
-func (h *handler) snapshot() (s Snapshot) {
+func (h *handler) snapshot() (s status.Snapshot) {
 	h.taking.Lock()
 	defer h.taking.Unlock()
 	defer func() {
 		if p := recover(); p != nil {
 			h.log.Errorf("panic: %v\n%s", p, debug.Stack())
-			s = Snapshot{Trouble: []string{"internal error, please report it with the log"}}
+			s = status.Snapshot{Trouble: []string{"internal error, please report it with the log"}}
 		}
 	}()
 	return h.source()
@@ -89,23 +90,23 @@ func (h *handler) showPage(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (h *handler) showJSON(w http.ResponseWriter, _ *http.Request) {
-	text, err := json.MarshalIndent(h.snapshot().lists(), "", "  ")
+	text, err := h.snapshot().JSON()
 	if err != nil {
 		h.fail(w, "status.json", err)
 		return
 	}
-	send(w, http.StatusOK, "application/json", append(text, '\n'))
+	send(w, http.StatusOK, "application/json", text)
 }
 
 func (h *handler) showHealth(w http.ResponseWriter, _ *http.Request) {
-	status, lines := http.StatusOK, []string{"ok"}
+	code, lines := http.StatusOK, []string{"ok"}
 	if troubles := h.snapshot().Troubles(); len(troubles) > 0 {
-		status, lines = http.StatusServiceUnavailable, troubles
+		code, lines = http.StatusServiceUnavailable, troubles
 	}
 	for i, line := range lines {
 		lines[i] = strings.Join(strings.Fields(line), " ") // one line each, whatever is in it
 	}
-	send(w, status, "text/plain; charset=utf-8", []byte(strings.Join(lines, "\n")+"\n"))
+	send(w, code, "text/plain; charset=utf-8", []byte(strings.Join(lines, "\n")+"\n"))
 }
 
 func (h *handler) fail(w http.ResponseWriter, what string, err error) {
@@ -113,9 +114,9 @@ func (h *handler) fail(w http.ResponseWriter, what string, err error) {
 	send(w, http.StatusInternalServerError, "text/plain; charset=utf-8", []byte("the log has the reason\n"))
 }
 
-func send(w http.ResponseWriter, status int, kind string, text []byte) {
+func send(w http.ResponseWriter, code int, kind string, text []byte) {
 	w.Header().Set("Content-Type", kind)
-	w.WriteHeader(status)
+	w.WriteHeader(code)
 	// An asker that has gone away is no trouble of ours.
 	_, _ = io.Copy(w, bytes.NewReader(text))
 }

@@ -11,13 +11,13 @@ import (
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
-	"github.com/docker-volume-efs/docker-volume-efs/proxy/web"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 )
 
 var paths = []string{"/", "/metrics", "/healthz", "/status.json"}
 
 func TestEachPageAnswersGetAndHeadOnly(t *testing.T) {
-	h := of(web.Snapshot{})
+	h := of(status.Snapshot{})
 	for _, path := range paths {
 		for method, want := range map[string]int{
 			http.MethodGet: 200, http.MethodHead: 200,
@@ -74,20 +74,20 @@ func TestThePolicyAllowsThePagesOwnStyle(t *testing.T) {
 func TestHealthNamesEveryTroubleInOneLine(t *testing.T) {
 	for _, row := range []struct {
 		name     string
-		snapshot web.Snapshot
+		snapshot status.Snapshot
 		status   int
 		text     string
 	}{
-		{"nothing is wrong", web.Snapshot{}, 200, "ok\n"},
+		{"nothing is wrong", status.Snapshot{}, 200, "ok\n"},
 		{"everything is wrong", filled(time.Now()), 503, `settings: EFS_REMOVE "nothing": write keep, trash or delete
 file system nfs://nas.example.com/export/a-rather-long-path/for-a-narrow-window: mount: timed out after 25 s
 file system nfs://nas.example.com/export/a-rather-long-path/for-a-narrow-window: no mount target answers: 192.0.2.7:2049: read tcp 192.0.2.1:50514->192.0.2.7:2049: i/o timeout
 volume build-cache: its directory is gone from the file system
 `},
-		{"one zone of two is down", web.Snapshot{FileSystems: []web.FileSystem{twoZones(proxy.Down, proxy.Up)}}, 200, "ok\n"},
-		{"one zone of two is not checked yet", web.Snapshot{FileSystems: []web.FileSystem{twoZones(proxy.Down, proxy.Unknown)}}, 200, "ok\n"},
-		{"no zone answers", web.Snapshot{FileSystems: []web.FileSystem{twoZones(proxy.Down, proxy.Doubt)}}, 503, "file system fs: no mount target answers: a=10.0.1.5:2049: refused; b=10.0.2.5:2049: refused\n"},
-		{"a trouble of two lines", web.Snapshot{Trouble: []string{"first\r\nok\n"}}, 503, "first ok\n"},
+		{"one zone of two is down", status.Snapshot{FileSystems: []status.FileSystem{twoZones(proxy.Down, proxy.Up)}}, 200, "ok\n"},
+		{"one zone of two is not checked yet", status.Snapshot{FileSystems: []status.FileSystem{twoZones(proxy.Down, proxy.Unknown)}}, 200, "ok\n"},
+		{"no zone answers", status.Snapshot{FileSystems: []status.FileSystem{twoZones(proxy.Down, proxy.Doubt)}}, 503, "file system fs: no mount target answers: a=10.0.1.5:2049: refused; b=10.0.2.5:2049: refused\n"},
+		{"a trouble of two lines", status.Snapshot{Trouble: []string{"first\r\nok\n"}}, 503, "first ok\n"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			answer := ask(t, of(row.snapshot), http.MethodGet, "/healthz")
@@ -98,8 +98,8 @@ volume build-cache: its directory is gone from the file system
 	}
 }
 
-func twoZones(a, b proxy.Health) web.FileSystem {
-	return web.FileSystem{GroupState: proxy.GroupState{FileSystem: "fs", Targets: []proxy.TargetState{
+func twoZones(a, b proxy.Health) status.FileSystem {
+	return status.FileSystem{GroupState: proxy.GroupState{FileSystem: "fs", Targets: []proxy.TargetState{
 		{Target: target("a", "10.0.1.5:2049"), Health: a, Why: "refused"},
 		{Target: target("b", "10.0.2.5:2049"), Health: b, Why: "refused"},
 	}}}
@@ -108,7 +108,7 @@ func twoZones(a, b proxy.Health) web.FileSystem {
 func TestTheJSONIsTheSnapshot(t *testing.T) {
 	want := filled(time.Now())
 	answer := ask(t, of(want), http.MethodGet, "/status.json")
-	var got web.Snapshot
+	var got status.Snapshot
 	if err := json.Unmarshal(answer.Body.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +125,7 @@ func TestTheJSONIsTheSnapshot(t *testing.T) {
 }
 
 func TestTheJSONHasListsWhereThereIsNothing(t *testing.T) {
-	s := web.Snapshot{FileSystems: []web.FileSystem{{}}, Mounted: []web.Volume{{}}}
+	s := status.Snapshot{FileSystems: []status.FileSystem{{}}, Mounted: []status.Volume{{}}}
 	text := ask(t, of(s), http.MethodGet, "/status.json").Body.String()
 	if strings.Contains(text, "null") {
 		t.Errorf("a program that goes through lists meets null:\n%s", text)
@@ -138,7 +138,7 @@ func TestTheJSONHasListsWhereThereIsNothing(t *testing.T) {
 // The metrics are collected in goroutines of the library's: a panic there would end
 // the process, and with it every relay.
 func TestADefectInTheSourceIsATroubleAndNoEnd(t *testing.T) {
-	h := handler(func() web.Snapshot { panic("a defect") })
+	h := handler(func() status.Snapshot { panic("a defect") })
 	for _, path := range paths {
 		answer := ask(t, h, http.MethodGet, path)
 		if path == "/healthz" && (answer.Code != 503 || !strings.Contains(answer.Body.String(), "internal error")) {
@@ -155,7 +155,7 @@ func TestADefectInTheSourceIsATroubleAndNoEnd(t *testing.T) {
 
 func TestSnapshotsAreTakenOneAtATime(t *testing.T) {
 	busy := make(chan struct{}, 1)
-	h := handler(func() web.Snapshot {
+	h := handler(func() status.Snapshot {
 		select {
 		case busy <- struct{}{}:
 		default:
@@ -163,7 +163,7 @@ func TestSnapshotsAreTakenOneAtATime(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 		<-busy
-		return web.Snapshot{}
+		return status.Snapshot{}
 	})
 	done := make(chan struct{})
 	for i := range 16 {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/relay"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 )
 
 var (
@@ -43,23 +44,23 @@ func newPage() *page {
 
 // pageView is what the template shows.
 type pageView struct {
-	Snapshot
+	status.Snapshot
 	Now   time.Time
 	Wrong []string
 	Views []fileSystemView
 }
 
-func (p *page) write(w io.Writer, s Snapshot) error {
+func (p *page) write(w io.Writer, s status.Snapshot) error {
 	view := pageView{Snapshot: s, Now: time.Now(), Wrong: s.Troubles()}
 	for _, f := range s.FileSystems {
-		view.Views = append(view.Views, f.view())
+		view.Views = append(view.Views, viewOf(f))
 	}
 	return p.template.Execute(w, view)
 }
 
 // fileSystemView is a file system with what its relays say of its mount targets.
 type fileSystemView struct {
-	FileSystem
+	status.FileSystem
 	Rows   []targetView
 	Relays []transportView
 	Causes []causeView
@@ -75,7 +76,7 @@ type targetView struct {
 }
 
 type transportView struct {
-	Transport
+	status.Transport
 	Refused uint64
 }
 
@@ -84,7 +85,7 @@ type causeView struct {
 	Count uint64
 }
 
-func (f FileSystem) view() fileSystemView {
+func viewOf(f status.FileSystem) fileSystemView {
 	view := fileSystemView{FileSystem: f}
 	for _, t := range f.Targets {
 		view.Rows = append(view.Rows, targetView{TargetState: t, Home: f.Home != "" && t.Zone == f.Home})

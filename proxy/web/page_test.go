@@ -14,7 +14,7 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/relay"
-	"github.com/docker-volume-efs/docker-volume-efs/proxy/web"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -61,9 +61,9 @@ func outline(t *testing.T, page string) string {
 }
 
 func TestThePageShowsEverything(t *testing.T) {
-	for name, take := range map[string]func(time.Time) web.Snapshot{
+	for name, take := range map[string]func(time.Time) status.Snapshot{
 		"filled": filled,
-		"empty":  func(time.Time) web.Snapshot { return web.Snapshot{Version: "dev"} },
+		"empty":  func(time.Time) status.Snapshot { return status.Snapshot{Version: "dev"} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got string
@@ -78,11 +78,11 @@ func TestThePageShowsEverything(t *testing.T) {
 // hostile would be markup, style, an address and a second line, wherever it is put.
 const hostile = `"'><script>alert(1)</script><b onload=x>{{.}}*/</style><!--` + "\r\nx: y\x00\xff\u202e"
 
-func hostileSnapshot() web.Snapshot {
+func hostileSnapshot() status.Snapshot {
 	where := proxy.Target{Zone: hostile}
-	return web.Snapshot{
+	return status.Snapshot{
 		Version: hostile, Host: hostile, Trouble: []string{hostile},
-		FileSystems: []web.FileSystem{{
+		FileSystems: []status.FileSystem{{
 			GroupState: proxy.GroupState{
 				FileSystem: hostile, Home: hostile, Current: where,
 				Targets: []proxy.TargetState{{Target: where, InUse: true, Health: hostile, Why: hostile}},
@@ -90,12 +90,12 @@ func hostileSnapshot() web.Snapshot {
 				Recent:  []proxy.Move{{From: where, To: where, Cause: hostile, Why: hostile}},
 			},
 			Trouble: hostile,
-			Transports: []web.Transport{
+			Transports: []status.Transport{
 				{Path: hostile, Why: hostile, Target: where, Traffic: &relay.Stats{Targets: []relay.TargetStats{{Target: where, Out: 1}, {Target: where, Out: 2}}}},
 				{Path: hostile, Why: hostile, Traffic: &relay.Stats{Targets: []relay.TargetStats{{Target: proxy.Target{Zone: hostile + "2"}}}}},
 			},
 		}, {GroupState: proxy.GroupState{FileSystem: hostile}}},
-		Mounted: []web.Volume{{Name: hostile, FileSystem: hostile, Trouble: []string{hostile}}, {Name: hostile, FileSystem: hostile}},
+		Mounted: []status.Volume{{Name: hostile, FileSystem: hostile, Trouble: []string{hostile}}, {Name: hostile, FileSystem: hostile}},
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/web"
 )
 
@@ -86,7 +87,7 @@ func TestWhoIsSlowIsCutOff(t *testing.T) {
 		{"sends too much", "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Much: " + strings.Repeat("x", 64<<10), 5 * time.Second},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			served(t, of(web.Snapshot{}), func(t *testing.T, p *pipes, _ context.CancelFunc, _ <-chan error) {
+			served(t, of(status.Snapshot{}), func(t *testing.T, p *pipes, _ context.CancelFunc, _ <-chan error) {
 				conn := p.connect()
 				defer conn.Close()
 				go func() { _, _ = io.WriteString(conn, row.sends) }()
@@ -111,7 +112,7 @@ func TestWhoDoesNotReadIsCutOff(t *testing.T) {
 }
 
 func TestConnectionsAreBounded(t *testing.T) {
-	served(t, of(web.Snapshot{}), func(t *testing.T, p *pipes, _ context.CancelFunc, _ <-chan error) {
+	served(t, of(status.Snapshot{}), func(t *testing.T, p *pipes, _ context.CancelFunc, _ <-chan error) {
 		var conns []net.Conn
 		for range 200 {
 			conn := p.connect()
@@ -178,7 +179,7 @@ func (*failing) Accept() (net.Conn, error) { return nil, errors.New("no such dev
 
 func TestAListenerThatFailsIsAnError(t *testing.T) {
 	p := &failing{*newPipes()}
-	if err := web.Serve(t.Context(), p, of(web.Snapshot{})); err == nil || !strings.Contains(err.Error(), "no such device") {
+	if err := web.Serve(t.Context(), p, of(status.Snapshot{})); err == nil || !strings.Contains(err.Error(), "no such device") {
 		t.Errorf("the end was %v", err)
 	}
 }

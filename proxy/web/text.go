@@ -12,15 +12,16 @@ import (
 	"unicode"
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 )
 
 // WriteText writes what the status page shows, for a terminal.
-func WriteText(w io.Writer, s Snapshot) error {
+func WriteText(w io.Writer, s status.Snapshot) error {
 	var out bytes.Buffer
 	t := text{out: &out, now: time.Now()}
 	t.head(s)
 	for _, f := range s.FileSystems {
-		t.fileSystem(f.view())
+		t.fileSystem(viewOf(f))
 	}
 	t.volumes(s.Mounted)
 	_, err := w.Write(out.Bytes())
@@ -44,7 +45,8 @@ func (t *text) table(titles []string, rows [][]string) {
 	shown := func(column int) bool {
 		return slices.ContainsFunc(rows, func(row []string) bool { return row[column] != "" })
 	}
-	table := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+	var aligned strings.Builder
+	table := tabwriter.NewWriter(&aligned, 0, 0, 2, ' ', 0)
 	for _, row := range append([][]string{titles}, rows...) {
 		var cells []string
 		for i, cell := range row {
@@ -55,6 +57,9 @@ func (t *text) table(titles []string, rows [][]string) {
 		fmt.Fprintf(table, "  %s\n", strings.Join(cells, "\t"))
 	}
 	_ = table.Flush() // into memory
+	for line := range strings.Lines(aligned.String()) {
+		t.out.WriteString(strings.TrimRight(line, " \n") + "\n")
+	}
 }
 
 // dashed shows that a cell is empty; of the last one that is seen anyway.
@@ -72,7 +77,7 @@ func (t *text) ago(at time.Time) string {
 	return agoText(t.now.Sub(at))
 }
 
-func (t *text) head(s Snapshot) {
+func (t *text) head(s status.Snapshot) {
 	head := "docker-volume-efs " + s.Version
 	if s.Host != "" {
 		head += " on " + s.Host
@@ -177,7 +182,7 @@ func (t *text) moves(moves []proxy.Move) {
 	t.table([]string{"MOVED", "FROM", "TO", "CAUSE", "WHY"}, rows)
 }
 
-func (t *text) volumes(volumes []Volume) {
+func (t *text) volumes(volumes []status.Volume) {
 	if len(volumes) == 0 {
 		t.line("\nno volume is mounted")
 		return

@@ -10,10 +10,11 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/web"
 )
 
-func inText(t *testing.T, s web.Snapshot) string {
+func inText(t *testing.T, s status.Snapshot) string {
 	t.Helper()
 	var out strings.Builder
 	if err := web.WriteText(&out, s); err != nil {
@@ -41,9 +42,9 @@ func golden(t *testing.T, name, got string) {
 }
 
 func TestTheTerminalShowsEverything(t *testing.T) {
-	for name, take := range map[string]func(time.Time) web.Snapshot{
+	for name, take := range map[string]func(time.Time) status.Snapshot{
 		"filled": filled,
-		"empty":  func(time.Time) web.Snapshot { return web.Snapshot{Version: "dev"} },
+		"empty":  func(time.Time) status.Snapshot { return status.Snapshot{Version: "dev"} },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { golden(t, name+".txt", inText(t, take(time.Now()))) })
@@ -56,7 +57,7 @@ func TestNamesDoNothingInATerminal(t *testing.T) {
 	s := hostileSnapshot()
 	s.Host += "\x1b[2J"
 	s.Mounted[0].Name += "\x1b]0;x\a\t"
-	lines := strings.Count(inText(t, web.Snapshot{}), "\n")
+	lines := strings.Count(inText(t, status.Snapshot{}), "\n")
 	text := inText(t, s)
 	for _, r := range text {
 		if r != '\n' && !unicode.IsPrint(r) {
@@ -78,7 +79,7 @@ type broken struct{}
 func (broken) Write([]byte) (int, error) { return 0, errors.New("the pipe is closed") }
 
 func TestTextThatCannotBeWrittenIsAnError(t *testing.T) {
-	if err := web.WriteText(broken{}, web.Snapshot{}); err == nil {
+	if err := web.WriteText(broken{}, status.Snapshot{}); err == nil {
 		t.Error("no error")
 	}
 }

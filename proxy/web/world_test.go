@@ -13,6 +13,7 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/relay"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/web"
 )
 
@@ -24,15 +25,15 @@ func target(zone, addr string) proxy.Target {
 
 // filled is a snapshot of a plugin in which there is something of everything: a zone
 // that was lost, one that is drained, a relay, a steered path, a local directory.
-func filled(now time.Time) web.Snapshot {
+func filled(now time.Time) status.Snapshot {
 	ago := func(d time.Duration) time.Time { return now.Add(-d) }
 	a, b, c := target("eu-west-1a", "10.0.1.5:2049"), target("eu-west-1b", "10.0.2.5:2049"), target("eu-west-1c", "10.0.3.5:2049")
 	c.Backup = true
 	gone := target("eu-west-1d", "10.0.4.5:2049")
-	return web.Snapshot{
+	return status.Snapshot{
 		Version: "v1.2.3", Host: "host-a", Since: ago(26 * time.Hour),
 		Trouble: []string{"settings: EFS_REMOVE \"nothing\": write keep, trash or delete"},
-		FileSystems: []web.FileSystem{{
+		FileSystems: []status.FileSystem{{
 			GroupState: proxy.GroupState{
 				FileSystem: "fs-0123456789abcdef0", Home: "eu-west-1a", Current: b,
 				Targets: []proxy.TargetState{
@@ -51,9 +52,9 @@ func filled(now time.Time) web.Snapshot {
 				},
 			},
 			Connected: true, Since: ago(25 * time.Hour),
-			Transports: []web.Transport{
+			Transports: []status.Transport{
 				{
-					Path: web.Relayed, Why: "the kernel's direct mount cannot be moved to another zone", Target: b, Listen: netip.MustParseAddrPort("127.0.0.1:40103"),
+					Path: status.Relayed, Why: "the kernel's direct mount cannot be moved to another zone", Target: b, Listen: netip.MustParseAddrPort("127.0.0.1:40103"),
 					Traffic: &relay.Stats{
 						Conns: 3, Held: 1, Ready: 2, Limit: 4096, Accepted: 17, NotAdmitted: 4, Shed: 1, Moved: 6, Lost: 5,
 						Targets: []relay.TargetStats{
@@ -64,7 +65,7 @@ func filled(now time.Time) web.Snapshot {
 					},
 				},
 				{
-					Path: web.Relayed, Why: "encryption in transit", Target: b, Listen: netip.MustParseAddrPort("127.0.0.1:40104"),
+					Path: status.Relayed, Why: "encryption in transit", Target: b, Listen: netip.MustParseAddrPort("127.0.0.1:40104"),
 					Traffic: &relay.Stats{Conns: 1, Limit: 4096, Accepted: 1, Targets: []relay.TargetStats{{Target: b, Conns: 1, Out: 512, In: 1 << 20}}},
 				},
 			},
@@ -77,12 +78,12 @@ func filled(now time.Time) web.Snapshot {
 				}},
 			},
 			Trouble: "mount: timed out after 25 s", Troubled: ago(30 * time.Second),
-			Transports: []web.Transport{{Path: web.Direct, Target: target("", "192.0.2.7:2049")}},
+			Transports: []status.Transport{{Path: status.Direct, Target: target("", "192.0.2.7:2049")}},
 		}, {
 			GroupState: proxy.GroupState{FileSystem: "dir:/mnt/efs/local"},
 			Default:    true, Connected: true, Since: ago(26 * time.Hour),
 		}},
-		Known: 5, Mounted: []web.Volume{
+		Known: 5, Mounted: []status.Volume{
 			{Name: "pgdata", FileSystem: "fs-0123456789abcdef0", Since: ago(25 * time.Hour), Mounts: map[string]int{"2b1f0c9e8d7a6b5c4d3e2f1a": 1}},
 			{Name: "wordpress_uploads", FileSystem: "fs-0123456789abcdef0", Since: ago(90 * time.Minute), Mounts: map[string]int{"5d6e7f": 1, "9a8b7c": 2}},
 			{
@@ -93,14 +94,14 @@ func filled(now time.Time) web.Snapshot {
 	}
 }
 
-func handler(take func() web.Snapshot) http.Handler {
+func handler(take func() status.Snapshot) http.Handler {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
 	return web.Handler(take, log)
 }
 
-func of(s web.Snapshot) http.Handler {
-	return handler(func() web.Snapshot { return s })
+func of(s status.Snapshot) http.Handler {
+	return handler(func() status.Snapshot { return s })
 }
 
 // ask answers a request without a network.

@@ -1,6 +1,7 @@
-package web
+package status
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -94,7 +95,7 @@ func (s Snapshot) Troubles() []string {
 		if f.Trouble != "" {
 			troubles = append(troubles, fmt.Sprintf("file system %s: %s", f.FileSystem, f.Trouble))
 		}
-		if f.silent() {
+		if f.Silent() {
 			troubles = append(troubles, fmt.Sprintf("file system %s: no mount target answers: %s", f.FileSystem, f.reasons()))
 		}
 	}
@@ -106,8 +107,8 @@ func (s Snapshot) Troubles() []string {
 	return troubles
 }
 
-// silent tells whether there are mount targets and all of them fail.
-func (f FileSystem) silent() bool {
+// Silent tells whether there are mount targets and all of them fail.
+func (f FileSystem) Silent() bool {
 	return len(f.Targets) > 0 && !slices.ContainsFunc(f.Targets, func(t proxy.TargetState) bool {
 		return t.Health != proxy.Doubt && t.Health != proxy.Down
 	})
@@ -119,6 +120,12 @@ func (f FileSystem) reasons() string {
 		reasons = append(reasons, fmt.Sprintf("%s: %s", t.Target, t.Why))
 	}
 	return strings.Join(reasons, "; ")
+}
+
+// JSON is the snapshot as programs read it.
+func (s Snapshot) JSON() ([]byte, error) {
+	text, err := json.MarshalIndent(s.lists(), "", "  ")
+	return append(text, '\n'), err
 }
 
 // lists makes empty lists of those that are not there, so that programs that read the
