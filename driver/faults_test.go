@@ -5,6 +5,9 @@ import (
 	"maps"
 	"net/netip"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -92,7 +95,7 @@ func (k *faults) Open(m mount.Mount) driver.Root {
 	k.mu.Lock()
 	k.opened = append(k.opened, m)
 	k.mu.Unlock()
-	r := &faultyRoot{kernel: k, source: m.Source, done: make(chan struct{})}
+	r := &faultyRoot{kernel: k, source: m.Source, server: serverOf(m), done: make(chan struct{})}
 	go func() {
 		k.wait("open", m.Source)
 		dir := m.Source
@@ -131,6 +134,7 @@ func (k *faults) Under(dir string) (map[string]bool, error) {
 type faultyRoot struct {
 	kernel *faults
 	source string
+	server netip.AddrPort
 	done   chan struct{}
 	dir    *tree.Dir
 	err    error
@@ -155,7 +159,19 @@ func (r *faultyRoot) Introductions() (int, error) { return 0, nil }
 
 func (r *faultyRoot) Server() (netip.AddrPort, error) {
 	r.kernel.wait("server", r.source)
-	return netip.AddrPort{}, nil
+	return r.server, nil
+}
+
+// serverOf is the address that a mount is to go to; that of no server is zero.
+func serverOf(m mount.Mount) netip.AddrPort {
+	host, _, _ := strings.Cut(m.Source, ":")
+	addr, err := netip.ParseAddr(host)
+	i := slices.IndexFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "port=") })
+	if err != nil || i < 0 {
+		return netip.AddrPort{}
+	}
+	port, _ := strconv.ParseUint(strings.TrimPrefix(m.Options[i], "port="), 10, 16)
+	return netip.AddrPortFrom(addr, uint16(port))
 }
 
 func (r *faultyRoot) Close() {

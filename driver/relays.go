@@ -124,6 +124,7 @@ func (r *relays) open(identity string, f *fileSystem) (netip.AddrPort, error) {
 	}
 	r.running[identity] = one
 	r.d.spawn(func() {
+		defer listener.Close() // this process's copy; whoever keeps it has another
 		if err := one.Serve(r.d.life, listener); err != nil && r.d.life.Err() == nil {
 			r.d.log.WithField("filesystem", f.spec).Errorf("relay at %s: %v", one.addr, err)
 		}
