@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/docker-volume-efs/docker-volume-efs/plugin"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/web"
+)
+
+// plugged answers on the control socket of the result, a data directory.
+func plugged(t *testing.T, s status.Snapshot) (data string) {
+	t.Helper()
+	data = t.TempDir()
+	listener, err := plugin.Listen(filepath.Join(data, controlSocket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	pages := web.Handler(func() status.Snapshot { return s }, new(lines).logger())
+	go func() { ended <- plugin.ServeControl(listener, pages, nil) }()
+	t.Cleanup(func() {
+		_ = listener.Close()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return data
+}
+
+func TestStatusPrintsWhatThePluginTells(t *testing.T) {
+	well := status.Snapshot{Version: "v1.2.3", Host: "host-a", FileSystems: []status.FileSystem{{
+		GroupState: proxy.GroupState{FileSystem: "fs-1", Targets: []proxy.TargetState{{
+			Target: proxy.Target{Zone: "eu-west-1b", Addr: netip.MustParseAddrPort("10.0.2.5:2049")}, Health: proxy.Up, InUse: true,
+		}}},
+		Transports: []status.Transport{{Path: status.Relayed, Listen: netip.MustParseAddrPort("127.0.0.1:40103")}},
+	}}}
+	ill := well
+	ill.Trouble = []string{"EFS_VIA is wrong"}
+	for _, row := range []struct {
+		name     string
+		snapshot status.Snapshot
+		asJSON   bool
+		has      []string
+		err      error
+	}{
+		{"for people", well, false, []string{"v1.2.3 on host-a", "eu-west-1b", "up, in use", "127.0.0.1:40103"}, nil},
+		{"for programs", well, true, []string{`"version": "v1.2.3"`, `"zone": "eu-west-1b"`, `"mounted": []`, `"trouble": []`}, nil},
+		{"for people, in trouble", ill, false, []string{"EFS_VIA is wrong"}, errTrouble},
+		{"for programs, in trouble", ill, true, []string{`"EFS_VIA is wrong"`}, errTrouble},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var out bytes.Buffer
+			if err := showStatus(t.Context(), plugged(t, row.snapshot), row.asJSON, &out); !errors.Is(err, row.err) {
+				t.Errorf("the error is %v, want %v", err, row.err)
+			}
+			for _, want := range row.has {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("it does not print %q:\n%s", want, out.String())
+				}
+			}
+		})
+	}
+}
+
+func TestStatusWithoutAPluginSaysSo(t *testing.T) {
+	err := showStatus(t.Context(), t.TempDir(), false, &bytes.Buffer{})
+	if err == nil || !strings.Contains(err.Error(), "docker plugin ls") {
+		t.Errorf("the error is %v", err)
+	}
+}
