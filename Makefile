@@ -40,11 +40,12 @@ demo: lab ## The story on two Docker hosts of its own: Postgres moves from one t
 	@$(SUDO) build/lab/demo
 
 .PHONY: test
-test: ## All checks on a machine that has Go: set-up, lint, unit tests, tests on the hosts
+test: ## All checks on a machine that has Go: set-up, lint, unit tests, the page in a browser, tests on the hosts
 	@start=$$(date +%s) && \
 	$(STEP) 'setup' scripts/setup.sh && \
 	$(STEP) 'lint' $(MAKE) lint && \
 	$(STEP) 'unit tests with the race detector' $(MAKE) unit && \
+	$(STEP) 'the status page in a browser' $(MAKE) page && \
 	$(STEP) 'tests on hosts with Docker Engine 26.1 (trixie)' $(MAKE) integration LAB_SUITE=trixie && \
 	$(STEP) 'protocol tests with Docker Engine 20.10 (bookworm)' $(MAKE) integration LAB_SUITE=bookworm RUN=Protocol && \
 	echo "==> all passed in $$(($$(date +%s) - start)) s"
@@ -82,20 +83,24 @@ clean: ## Remove build/ (the test hosts' images are in a cache elsewhere and sta
 
 .PHONY: lint
 lint: ## go vet, golangci-lint, and whether go mod tidy, verify or go fix would change anything
-	@go vet -tags integration ./...
+	@go vet -tags integration,browser ./...
 	@$(TOOL) golangci-lint run
 	@go mod tidy -diff
 	@go mod verify
-	@go fix -tags integration -diff ./...
+	@go fix -tags integration,browser -diff ./...
 
 .PHONY: format
 format: ## Rewrite the code as lint wants it: gofumpt, goimports, go fix
-	@go fix -tags integration ./...
+	@go fix -tags integration,browser ./...
 	@$(TOOL) golangci-lint fmt
 
 .PHONY: unit
 unit: ## Unit tests with the race detector, those that mount in namespaces of their own
 	@CGO_ENABLED=1 go test -race ./...
+
+.PHONY: page
+page: ## The status page in a headless Chromium, phone and desktop; screenshots in build/status-page
+	@go test -count=1 -tags browser -run Browser ./proxy/web
 
 .PHONY: integration
 integration: lab ## The tests on the hosts (RUN=Protocol, LAB_SUITE=trixie|bookworm)

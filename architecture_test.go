@@ -42,7 +42,7 @@ func layer(path string) string {
 
 func packages(t *testing.T) []pkg {
 	t.Helper()
-	command := exec.CommandContext(t.Context(), "go", "list", "-json", "-tags", "integration", "./...")
+	command := exec.CommandContext(t.Context(), "go", "list", "-json", "-tags", "integration,browser", "./...")
 	command.Stderr = os.Stderr
 	output, err := command.Output()
 	if err != nil {

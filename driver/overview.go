@@ -83,4 +83,3 @@ func (f *fileSystem) transportsOverview() []status.Transport {
 	})
 	return all
 }
-

@@ -6,6 +6,8 @@ set -eu
 
 # building: gcc and libc6-dev for the race detector
 packages="make git gcc libc6-dev ca-certificates"
+# looking at the status page
+packages="$packages chromium"
 # the test hosts' disk image: a Debian tree, its modules, an initramfs, a file system
 packages="$packages mmdebstrap debian-archive-keyring busybox-static kmod cpio xz-utils zstd e2fsprogs"
 # running them: virtual machines, and a network between them

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"io"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -79,7 +80,7 @@ func TestThePageShowsEverything(t *testing.T) {
 const hostile = `"'><script>alert(1)</script><b onload=x>{{.}}*/</style><!--` + "\r\nx: y\x00\xff\u202e"
 
 func hostileSnapshot() status.Snapshot {
-	where := proxy.Target{Zone: hostile}
+	where := proxy.Target{Zone: hostile, Addr: netip.MustParseAddrPort("[2001:db8:1111:2222:3333:4444:5555:6666]:2049")}
 	return status.Snapshot{
 		Version: hostile, Host: hostile, Trouble: []string{hostile},
 		FileSystems: []status.FileSystem{{
