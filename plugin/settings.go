@@ -110,7 +110,7 @@ func httpAddress(value string) (netip.AddrPort, error) {
 	}
 	addr, err := netip.ParseAddrPort(value)
 	if err != nil || addr.Port() == 0 {
-		return netip.AddrPort{}, errors.New("allowed: off, or address:port, such as 127.0.0.1:9100 for this host alone or 0.0.0.0:9100 for all its networks")
+		return netip.AddrPort{}, errors.New("allowed: off, or address:port, such as 127.0.0.1:9199 for this host alone or 0.0.0.0:9199 for all its networks")
 	}
 	return addr, nil
 }

@@ -55,11 +55,11 @@ var settingRows = []struct {
 	{
 		"EFS_HTTP",
 		map[string]string{
-			"127.0.0.1:9100": "127.0.0.1:9100", " [::1]:9100 ": "[::1]:9100", "0.0.0.0:9100": "0.0.0.0:9100",
-			"localhost:9100": "127.0.0.1:9100", "[fe80::1%eth0]:9100": "[fe80::1%eth0]:9100", "off": "invalid AddrPort",
+			"127.0.0.1:9199": "127.0.0.1:9199", " [::1]:9100 ": "[::1]:9100", "0.0.0.0:9199": "0.0.0.0:9199",
+			"localhost:9199": "127.0.0.1:9199", "[fe80::1%eth0]:9100": "[fe80::1%eth0]:9100", "off": "invalid AddrPort",
 		},
-		[]string{"on", "9100", ":9100", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:70000", "localhost", "localhost:http", "example.com:9100", "http://127.0.0.1:9100", "[::1:9100"},
-		"such as 127.0.0.1:9100",
+		[]string{"on", "9100", ":9100", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:70000", "localhost", "localhost:http", "example.com:9100", "http://127.0.0.1:9199", "[::1:9100"},
+		"such as 127.0.0.1:9199",
 	},
 	{"EFS_LOG_LEVEL", map[string]string{"debug": "debug", "info": "info", "warn": "warning", "error": "error"}, []string{"trace", "INFO", "7", "panic"}, "allowed: debug, info, warn, error"},
 	{"AWS_REGION", map[string]string{"eu-central-1": "eu-central-1", "us-gov-west-1": "us-gov-west-1"}, []string{"Frankfurt", "eu_central", "eu-central-1.evil.example", "-eu"}, "allowed: the name"},

@@ -124,7 +124,7 @@ func TestPanelsOfTheDashboardAreOnTheirOwn(t *testing.T) {
 
 var (
 	fence    = regexp.MustCompile("(?s)```promql\n(.*?)```")
-	tableRow = regexp.MustCompile("(?m)^\\| `(efs_\\w+)` \\| (\\w+) \\| ([^|]*) \\|")
+	tableRow = regexp.MustCompile("(?m)^\\| `(efs_\\w+)` \\| (\\w+) \\|([^|]*)\\|")
 )
 
 // docs/metrics.md has every metric with its type and labels, and examples that work.
