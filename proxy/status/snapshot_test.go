@@ -34,7 +34,8 @@ func TestTroubleIsWhatNobodyElseCanMakeUpFor(t *testing.T) {
 		{"one zone of two down", status.Snapshot{FileSystems: []status.FileSystem{zones(proxy.Down, proxy.Up)}}, nil},
 		{"one zone of two not known", status.Snapshot{FileSystems: []status.FileSystem{zones(proxy.Down, proxy.Unknown)}}, nil},
 		{
-			"all zones down", status.Snapshot{FileSystems: []status.FileSystem{zones(proxy.Down, proxy.Doubt)}},
+			"all zones down",
+			status.Snapshot{FileSystems: []status.FileSystem{zones(proxy.Down, proxy.Doubt)}},
 			[]string{"file system fs: no mount target answers: a=10.0.0.1:2049: refused; b=10.0.0.1:2049: refused"},
 		},
 		{"a file system's own", status.Snapshot{FileSystems: []status.FileSystem{troubled}}, []string{"file system fs: exported read-only"}},

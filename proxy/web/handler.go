@@ -20,7 +20,6 @@ import (
 type handler struct {
 	source func() status.Snapshot
 	log    logrus.FieldLogger
-	page   *page
 
 	// taking is held while a snapshot is taken, which costs a system call for each
 	// connection: many askers at once must not take the processor from those.
@@ -37,7 +36,7 @@ type handler struct {
 // source takes a snapshot; it must answer from memory. What a caller cannot be told
 // goes to the log.
 func Handler(source func() status.Snapshot, log logrus.FieldLogger) http.Handler {
-	h := &handler{source: source, log: log, page: newPage()}
+	h := &handler{source: source, log: log}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		newCollector(h.snapshot),
@@ -52,7 +51,7 @@ func Handler(source func() status.Snapshot, log logrus.FieldLogger) http.Handler
 	}))
 	mux.HandleFunc("GET /healthz", h.showHealth)
 	mux.HandleFunc("GET /status.json", h.showJSON)
-	return secured(mux, "default-src 'none'; style-src '"+h.page.styleHash+"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	return secured(mux, "default-src 'none'; style-src '"+styleHash()+"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 }
 
 // secured has browsers run nothing, fetch nothing and keep nothing.
@@ -81,12 +80,7 @@ func (h *handler) snapshot() (s status.Snapshot) {
 }
 
 func (h *handler) showPage(w http.ResponseWriter, _ *http.Request) {
-	var text bytes.Buffer
-	if err := h.page.write(&text, h.snapshot()); err != nil {
-		h.fail(w, "status page", err)
-		return
-	}
-	send(w, http.StatusOK, "text/html; charset=utf-8", text.Bytes())
+	send(w, http.StatusOK, "text/html; charset=utf-8", writePage(h.snapshot()))
 }
 
 func (h *handler) showJSON(w http.ResponseWriter, _ *http.Request) {
