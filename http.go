@@ -26,7 +26,7 @@ func httpName(addr netip.AddrPort) string { return "http/" + addr.String() }
 // serveHTTP shows metrics and the status page until the context ends. What fails is
 // told and tried again: volumes do not depend on it.
 func serveHTTP(ctx context.Context, addr netip.AddrPort, kept driver.Listeners, pages http.Handler, log logrus.FieldLogger) {
-	if !addr.Addr().Unmap().IsLoopback() {
+	if !addr.Addr().IsLoopback() {
 		log.Warnf("EFS_HTTP=%s: whoever can connect there sees file systems, volumes and errors; there is no password: use a loopback address, or a firewall", addr)
 	}
 	for told := false; ctx.Err() == nil; {

@@ -208,6 +208,20 @@ func TestTheLogSaysWhatIsOpenToOthers(t *testing.T) {
 	}
 }
 
+func TestWhatFailsForLongIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		log := &lines{}
+		go serveHTTP(ctx, netip.MustParseAddrPort("127.0.0.1:0"), &shelf{refuse: errors.New("the parent is busy")}, says(""), log.logger())
+		time.Sleep(time.Hour)
+		cancel()
+		synctest.Wait()
+		if n := strings.Count(log.String(), "the parent is busy"); n != 1 {
+			t.Errorf("in an hour it was told %d times:\n%s", n, log)
+		}
+	})
+}
+
 // noDevice is a listener that accepts nothing; brokenShelf has only that.
 type (
 	noDevice    struct{}

@@ -68,31 +68,36 @@ func served(t *testing.T, h http.Handler, test func(t *testing.T, p *pipes, end 
 	})
 }
 
-// cutOff is how long a connection lasts.
-func cutOff(conn net.Conn) time.Duration {
+// cutOff is what comes on a connection, and how long that lasts.
+func cutOff(conn net.Conn) (string, time.Duration) {
 	begun := time.Now()
-	_, _ = io.Copy(io.Discard, conn)
-	return time.Since(begun)
+	text, _ := io.ReadAll(conn)
+	return string(text), time.Since(begun)
 }
 
 func TestWhoIsSlowIsCutOff(t *testing.T) {
 	for _, row := range []struct {
 		name, sends string
-		within      time.Duration
+		after       time.Duration
+		says        string
 	}{
-		{"says nothing", "", 5 * time.Second},
-		{"does not finish its question", "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ", 5 * time.Second},
-		{"announces more than it sends", "GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", 10 * time.Second},
-		{"stays and asks nothing more", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 60 * time.Second},
-		{"sends too much", "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Much: " + strings.Repeat("x", 64<<10), 5 * time.Second},
+		{"says nothing", "", 5 * time.Second, ""},
+		{"does not finish its question", "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ", 5 * time.Second, ""},
+		{"announces more than it sends", "GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", 10 * time.Second, "200 OK"},
+		{"stays and asks nothing more", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", 60 * time.Second, "200 OK"},
+		{"sends too much", "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Much: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", 0, "431 "},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			served(t, of(status.Snapshot{}), func(t *testing.T, p *pipes, _ context.CancelFunc, _ <-chan error) {
 				conn := p.connect()
 				defer conn.Close()
 				go func() { _, _ = io.WriteString(conn, row.sends) }()
-				if took := cutOff(conn); took > row.within+time.Second {
-					t.Errorf("it was there for %v, want %v", took, row.within)
+				text, took := cutOff(conn)
+				if took < row.after || took > row.after+time.Second {
+					t.Errorf("it was there for %v, want %v", took, row.after)
+				}
+				if !strings.Contains(text, row.says) {
+					t.Errorf("it was answered %q, want %q", text, row.says)
 				}
 			})
 		})
@@ -166,6 +171,9 @@ func TestTheEndWaitsForAnswersAndNotForThoseWhoStay(t *testing.T) {
 		}
 		if took := time.Since(begun); took > 3*time.Second {
 			t.Errorf("the end took %v", took)
+		}
+		if _, took := cutOff(never); took > time.Second {
+			t.Errorf("who is not answered is left with the connection for %v", took)
 		}
 		if p.connect() != nil {
 			t.Error("after the end one is accepted")
