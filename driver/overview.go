@@ -45,7 +45,7 @@ func (f *fileSystem) overview() status.FileSystem {
 	if group := f.knownTargets(); group != nil {
 		o.GroupState = group.State()
 	}
-	o.FileSystem = f.spec.String()
+	o.FileSystem, o.Recoveries = f.spec.String(), f.recoveries.Load()
 	if s := f.main().established(); s != nil {
 		o.Connected, o.Since = true, s.since
 	}

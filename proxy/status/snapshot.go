@@ -42,6 +42,9 @@ type FileSystem struct {
 	Trouble    string      `json:"trouble,omitempty"`
 	Troubled   time.Time   `json:"trouble_since,omitzero"`
 	Transports []Transport `json:"transports"`
+	// Recoveries are moves to a mount target that did not know this host's client: locks
+	// may have been lost.
+	Recoveries uint64 `json:"recoveries,omitempty"`
 }
 
 // Path is how a transport reaches its mount target.

@@ -77,6 +77,7 @@ func (c *collector) measureFileSystem(out samples, f status.FileSystem) {
 		for _, cause := range causes() {
 			out.set(c.moves, float64(f.Moves[cause]), name, string(cause))
 		}
+		out.set(c.recoveries, float64(f.Recoveries), name)
 	}
 	if len(f.Recent) > 0 {
 		out.set(c.lastMove, unix(f.Recent[0].At), name)

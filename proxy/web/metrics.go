@@ -25,7 +25,7 @@ func counter(name, help string, labels ...string) *family {
 // short list in the code. None has a volume's name or a client's address.
 type families struct {
 	build, healthy, troubles, filesystemTrouble, homeInUse *family
-	moves, lastMove, transports                            *family
+	moves, recoveries, lastMove, transports                *family
 	connected, known, volumes, mounts, volumesTroubled     *family
 
 	inUse, drained, backup, health, healthSince, rtt *family
@@ -45,6 +45,7 @@ func newFamilies() families {
 		filesystemTrouble: gauge("efs_filesystem_trouble", "Whether something is wrong with a file system: 1 or 0.", fs),
 		homeInUse:         gauge("efs_filesystem_home_zone_in_use", "Whether a file system is used through the home zone: 1 or 0. Absent if no home zone is known.", fs),
 		moves:             counter("efs_moves_total", "Moves of a file system to another mount target, by cause.", fs, "cause"),
+		recoveries:        counter("efs_client_recoveries_total", "Moves to a mount target that did not know this host's client: locks may have been lost.", fs),
 		lastMove:          gauge("efs_last_move_timestamp_seconds", "When the latest move was, in Unix time. Absent before the first.", fs),
 		transports:        gauge("efs_transports", "Ways of using a file system, by path: direct or relay.", fs, "path"),
 		connected:         gauge("efs_filesystem_connected", "Whether a file system is mounted: 1 or 0.", fs),
@@ -80,7 +81,7 @@ func newFamilies() families {
 
 func (f *families) all() []*family {
 	return []*family{
-		f.build, f.healthy, f.troubles, f.filesystemTrouble, f.homeInUse, f.moves, f.lastMove, f.transports,
+		f.build, f.healthy, f.troubles, f.filesystemTrouble, f.homeInUse, f.moves, f.recoveries, f.lastMove, f.transports,
 		f.connected, f.known, f.volumes, f.mounts, f.volumesTroubled,
 		f.inUse, f.drained, f.backup, f.health, f.healthSince, f.rtt, f.checks, f.checkFailures, f.lastCheck,
 		f.conns, f.held, f.ready, f.limit, f.accepted, f.refused, f.moved, f.lost,

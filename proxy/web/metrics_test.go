@@ -57,6 +57,7 @@ func TestMetricsHaveTheSnapshotsValues(t *testing.T) {
 		`efs_volumes_troubled{` + fs + `} 0`,
 		`efs_moves_total{cause="timeout",` + fs + `} 2`,
 		`efs_moves_total{cause="gone",` + fs + `} 0`,
+		`efs_client_recoveries_total{` + fs + `} 2`,
 		`efs_last_move_timestamp_seconds{` + fs + `} 1.7999997605e+09`,
 		`efs_transports{` + fs + `,path="relay"} 2`,
 		`efs_transports{` + fs + `,path="direct"} 0`,

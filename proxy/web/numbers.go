@@ -63,3 +63,7 @@ func agoText(d time.Duration) string {
 // One zone for all hosts: pages of two of them are laid side by side.
 func stampText(t time.Time) string     { return t.UTC().Format("2006-01-02 15:04:05") }
 func attributeText(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+func recoveriesText(n uint64) string {
+	return fmt.Sprintf("locks may have been lost: moved %d times to a mount target that did not know this host's client", n)
+}

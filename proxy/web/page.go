@@ -193,6 +193,9 @@ func (p *page) fileSystem(f fileSystemView) {
 		}
 		p.put("</p>\n")
 	}
+	if n := f.Recoveries; n > 0 {
+		p.put("<p class=\"trouble\">%s</p>\n", recoveriesText(n))
+	}
 	p.targets(f.Rows)
 	p.transports(f.Relays)
 	p.moves(f.Causes, f.Recent)

@@ -116,6 +116,9 @@ func (t *text) fileSystem(f fileSystemView) {
 	}
 	t.line("\nFILE SYSTEM %s", f.FileSystem.FileSystem)
 	t.line("  %s", strings.TrimSpace(facts))
+	if n := f.Recoveries; n > 0 {
+		t.line("  %s", recoveriesText(n))
+	}
 	t.targets(f.Rows)
 	t.transports(f.Relays)
 	t.moves(f.Recent)

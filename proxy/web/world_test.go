@@ -51,7 +51,7 @@ func filled(now time.Time) status.Snapshot {
 					{At: ago(7 * time.Hour), From: a, To: b, Cause: proxy.CauseTimeout, Why: "nothing was acknowledged for 2.3 s, and a check was not answered within 1 s"},
 				},
 			},
-			Connected: true, Since: ago(25 * time.Hour),
+			Connected: true, Since: ago(25 * time.Hour), Recoveries: 2,
 			Transports: []status.Transport{
 				{
 					Path: status.Relayed, Why: "the kernel's direct mount cannot be moved to another zone", Target: b, Listen: netip.MustParseAddrPort("127.0.0.1:40103"),
