@@ -41,13 +41,14 @@ func outline(t *testing.T, page string) string {
 		}
 		switch token := token.(type) {
 		case xml.StartElement:
-			text := token.Name.Local
+			var text strings.Builder
+			text.WriteString(token.Name.Local)
 			for _, name := range []string{"class", "data-label", "href", "datetime"} {
 				if i := slices.IndexFunc(token.Attr, func(a xml.Attr) bool { return a.Name.Local == name }); i >= 0 {
-					text += " " + name + "=" + strings.Join(strings.Fields(token.Attr[i].Value), " ")
+					text.WriteString(" " + name + "=" + strings.Join(strings.Fields(token.Attr[i].Value), " "))
 				}
 			}
-			line(text)
+			line(text.String())
 			depth++
 			style = token.Name.Local == "style"
 		case xml.EndElement:
