@@ -27,7 +27,7 @@ func testZonesPostgres(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, via := range strings.Fields(cmp.Or(os.Getenv(zonesSoak+"_VIA"), "relay")) {
+	for via := range strings.FieldsSeq(cmp.Or(os.Getenv(zonesSoak+"_VIA"), "relay")) {
 		t.Run("via "+via, func(t *testing.T) {
 			z := newZones(t, via, nil)
 			z.startPostgres()

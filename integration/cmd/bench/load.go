@@ -19,7 +19,7 @@ const (
 )
 
 // fioJobs are those of a data base and of a bulk copy.
-var fioJobs = []struct{ name, options string }{
+var fioJobs = []struct{ name, options string }{ //nolint:gochecknoglobals // a table
 	{"read, 1 MiB", "--rw=read --bs=1M --iodepth=8"},
 	{"write, 1 MiB", "--rw=write --bs=1M --iodepth=8"},
 	{"read, 8 KiB, random", "--rw=randread --bs=8k --iodepth=8"},

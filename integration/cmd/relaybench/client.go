@@ -44,11 +44,11 @@ func exchange(conn net.Conn, ask, answer []byte) error {
 }
 
 // pingPong exchanges small messages, one at a time, and returns the median and the 99th
-// percentile of how long one took, and how many there were.
-func pingPong(addr string, lasts time.Duration) (p50, p99 time.Duration, count int, err error) {
+// percentile of how long one took.
+func pingPong(addr string, lasts time.Duration) (p50, p99 time.Duration, err error) {
 	conn, err := dial(addr)
 	if err != nil {
-		return 0, 0, 0, err
+		return 0, 0, err
 	}
 	defer conn.Close()
 	ask, answer := request(small-headerSize, small), make([]byte, small)
@@ -56,12 +56,12 @@ func pingPong(addr string, lasts time.Duration) (p50, p99 time.Duration, count i
 	for end := time.Now().Add(lasts); time.Now().Before(end); {
 		began := time.Now()
 		if err := exchange(conn, ask, answer); err != nil {
-			return 0, 0, 0, err
+			return 0, 0, err
 		}
 		took = append(took, time.Since(began))
 	}
 	slices.Sort(took)
-	return took[len(took)/2], took[len(took)*99/100], len(took), nil
+	return took[len(took)/2], took[len(took)*99/100], nil
 }
 
 // bulk moves 1 MiB pieces with eight requests outstanding, and returns the bytes of payload.

@@ -93,13 +93,13 @@ func run() error {
 	}
 	defer group{server}.stop()
 	var report Report
-	if report.Plain, err = b.measure(plainPeers); err != nil {
+	if report.Plain, err = b.measure(plainPeers()); err != nil {
 		return err
 	}
-	if report.Secure, err = b.measure(securePeers); err != nil {
+	if report.Secure, err = b.measure(securePeers()); err != nil {
 		return err
 	}
-	for _, p := range append(slices.Clone(plainPeers[:2]), securePeers...) {
+	for _, p := range slices.Concat(plainPeers()[:2], securePeers()) {
 		crowd, err := b.crowd(p)
 		if err != nil {
 			return fmt.Errorf("%s with many connections: %w", p.name, err)

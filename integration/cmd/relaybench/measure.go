@@ -8,7 +8,7 @@ import (
 )
 
 // crowds are the numbers of idle connections.
-var crowds = []int{10, 100, 1000, 5000}
+var crowds = []int{10, 100, 1000, 5000} //nolint:gochecknoglobals // a table
 
 // settle is how long a relay has to let go of what idle connections do not need.
 const settle = 5 * time.Second
@@ -63,7 +63,7 @@ func (b *bench) turn(p peer) (t turn, err error) {
 	if t.write, t.writeCPU, err = b.transfer(g, addr, true); err != nil {
 		return t, err
 	}
-	p50, p99, _, err := pingPong(addr, b.lasts)
+	p50, p99, err := pingPong(addr, b.lasts)
 	t.p50, t.p99 = micros(p50), micros(p99)
 	return t, err
 }
@@ -107,7 +107,7 @@ func (b *bench) crowd(p peer) (c Crowd, err error) {
 		if err != nil {
 			return c, err
 		}
-		p50, _, _, err := pingPong(addr, b.lasts)
+		p50, _, err := pingPong(addr, b.lasts)
 		if err != nil {
 			return c, err
 		}

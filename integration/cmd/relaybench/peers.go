@@ -23,9 +23,9 @@ type peer struct {
 	start func(*bench) (group, string, error) // returns the address for clients
 }
 
-// plainPeers and securePeers are what is measured, the plugin's own first.
-var (
-	plainPeers = []peer{
+// plainPeers are what is measured in the clear, the plugin's own first.
+func plainPeers() []peer {
+	return []peer{
 		{"relay", (*bench).relay},
 		{"HAProxy, usual configuration", func(b *bench) (group, string, error) { return b.haproxy("") }},
 		{"HAProxy, splice", func(b *bench) (group, string, error) {
@@ -33,11 +33,14 @@ var (
 		}},
 		{"direct", func(b *bench) (group, string, error) { return nil, b.server, nil }},
 	}
-	securePeers = []peer{
+}
+
+func securePeers() []peer {
+	return []peer{
 		{"relay pair", (*bench).relayPair},
 		{"stunnel pair", (*bench).stunnelPair},
 	}
-)
+}
 
 func freeAddr() (string, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -61,16 +62,16 @@ func (r *Report) runNames(dir string, lasts time.Duration) error {
 func kept(dir string, number int) string { return filepath.Join(dir, fmt.Sprint("kept", number)) }
 
 func (r *Report) checkNames(dir string) error {
-	var want string
+	var want strings.Builder
 	for i := range r.Writes {
-		want += fmt.Sprintln(i)
+		fmt.Fprintln(&want, i)
 	}
 	journal, err := os.ReadFile(filepath.Join(dir, "journal"))
 	if err != nil {
 		return err
 	}
-	if r.Error == "" && string(journal) != want {
-		return fmt.Errorf("the journal of %d rounds has %d bytes, not %d", r.Writes, len(journal), len(want))
+	if r.Error == "" && string(journal) != want.String() {
+		return fmt.Errorf("the journal of %d rounds has %d bytes, not %d", r.Writes, len(journal), len(want.String()))
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
