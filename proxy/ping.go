@@ -40,13 +40,28 @@ func Ping(ctx context.Context, addr netip.AddrPort) (time.Duration, error) {
 		return 0, fmt.Errorf("connect to %s: %w", addr, timedOut(ctx, err))
 	}
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	start := time.Now()
-	if err := callNull(conn, uint32(start.UnixNano())); err != nil {
-		return 0, fmt.Errorf("NFS call to %s: %w", addr, timedOut(ctx, err))
+	rtt, err := Null(ctx, conn)
+	if err != nil {
+		return 0, fmt.Errorf("NFS call to %s: %w", addr, err)
 	}
-	return time.Since(start), nil
+	return rtt, nil
+}
+
+// Null calls NFS's NULL procedure on a connection on which nothing else happens, and
+// returns how long the answer took. It reads no byte beyond the answer. After an error
+// the connection is good for nothing but to be closed, which the caller does.
+func Null(ctx context.Context, conn net.Conn) (time.Duration, error) {
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	start := time.Now()
+	err := callNull(conn, uint32(start.UnixNano()))
+	rtt := time.Since(start)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return 0, timedOut(ctx, err)
+	}
+	return rtt, nil
 }
 
 // timedOut prefers the context's error: a deadline that cut a dial short shows

@@ -7,14 +7,14 @@ import (
 )
 
 // client serves one accepted connection to its end.
-func (r *Relay) client(conn *net.TCPConn) {
+func (r *Relay) client(conn *net.TCPConn, open Opener) {
 	if r.Admit != nil {
 		if err := r.Admit(conn); err != nil {
 			r.refuse(conn, "admit", &r.stats.NotAdmitted, err)
 			return
 		}
 	}
-	p, shed := r.enter(conn)
+	p, shed := r.enter(conn, open)
 	if shed != nil {
 		r.refuse(conn, "limit", &r.stats.Shed, shed)
 		return
@@ -38,7 +38,7 @@ func (r *Relay) refuse(conn *net.TCPConn, kind string, counter *uint64, why erro
 
 // enter takes a place for a client, or says why there is none. No pair and no
 // error: the relay is being shut down.
-func (r *Relay) enter(conn *net.TCPConn) (*pair, error) {
+func (r *Relay) enter(conn *net.TCPConn, open Opener) (*pair, error) {
 	address := clientAddr(conn)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -47,12 +47,19 @@ func (r *Relay) enter(conn *net.TCPConn) (*pair, error) {
 		return nil, nil
 	case len(r.pairs) >= r.limit:
 		return nil, fmt.Errorf("%d clients are connected, which is the limit", len(r.pairs))
-	case r.MaxPerClient > 0 && r.clients[address] >= r.MaxPerClient:
+	case open != nil && r.unproven[address] >= handshakesEach:
+		return nil, fmt.Errorf("it has %d handshakes under way, which is the limit for one address", handshakesEach)
+	case open == nil && r.MaxPerClient > 0 && r.clients[address] >= r.MaxPerClient:
 		return nil, fmt.Errorf("it has %d connections, which is the limit for one address", r.clients[address])
 	}
 	p := newPair(r, conn, address)
+	p.open = open
 	r.pairs[p] = struct{}{}
-	r.clients[address]++
+	if open == nil {
+		r.clients[address]++
+	} else {
+		r.unproven[address]++
+	}
 	r.stats.Accepted++
 	return p, nil
 }
@@ -62,11 +69,18 @@ func (r *Relay) leave(p *pair) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.pairs, p)
-	if r.clients[p.address]--; r.clients[p.address] == 0 {
-		delete(r.clients, p.address)
+	if p.open == nil {
+		fewer(r.clients, p.address)
 	}
 	if r.empty != nil && len(r.pairs) == 0 {
 		close(r.empty)
+	}
+}
+
+// fewer counts down, and forgets what is down to nothing.
+func fewer(counts map[netip.Addr]int, address netip.Addr) {
+	if counts[address]--; counts[address] <= 0 {
+		delete(counts, address)
 	}
 }
 

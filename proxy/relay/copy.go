@@ -128,18 +128,32 @@ func noEOF(err error) error {
 
 // readable waits until there are bytes, an end or an error to read.
 func readable(conn *net.TCPConn) error {
+	_, err := peek(conn)
+	return err
+}
+
+// ended waits as readable does, and reports whether it is the end or an error, with no
+// byte before it.
+func ended(conn *net.TCPConn) (bool, error) {
+	n, err := peek(conn)
+	return n <= 0, err
+}
+
+// peek returns how many bytes it saw, one at most. What else it finds is left to who reads.
+func peek(conn *net.TCPConn) (n int, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var one [1]byte
-	return raw.Read(func(fd uintptr) bool {
+	err = raw.Read(func(fd uintptr) bool {
 		for {
-			// What it finds is left to who reads.
-			_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-			if !errors.Is(err, syscall.EINTR) {
-				return !errors.Is(err, syscall.EAGAIN)
+			var failed error
+			n, _, failed = syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+			if !errors.Is(failed, syscall.EINTR) {
+				return !errors.Is(failed, syscall.EAGAIN)
 			}
 		}
 	})
+	return n, err
 }

@@ -10,6 +10,9 @@
 // connection ready, and then resets the client's; the client comes back at once
 // and finds it.
 //
+// Clients may have to prove who they are ([Relay.ServeSecured]). Until they have, they
+// cost no connection to a mount target, and there are never many of them.
+//
 // It does not choose mount targets, knows nothing of NFS's messages, and does
 // not close listeners. All methods are safe for concurrent use.
 //

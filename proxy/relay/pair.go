@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,6 +24,10 @@ type pair struct {
 	relay   *Relay
 	address netip.Addr
 	client  *net.TCPConn
+	// open makes it a secure one; nil: it is plain. wire is what carries bytes: the
+	// client itself, or what open made of it.
+	open Opener
+	wire net.Conn
 	// ctx ends with the pair.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -46,7 +51,7 @@ type pair struct {
 }
 
 func newPair(r *Relay, client *net.TCPConn, address netip.Addr) *pair {
-	p := &pair{relay: r, client: client, address: address}
+	p := &pair{relay: r, client: client, wire: client, address: address}
 	p.ctx, p.cancel = context.WithCancel(r.ctx)
 	p.wants, p.wanted = context.WithCancel(p.ctx)
 	return p
@@ -56,6 +61,12 @@ func newPair(r *Relay, client *net.TCPConn, address netip.Addr) *pair {
 // pair was ended from elsewhere.
 func (p *pair) serve() {
 	defer p.end(true)
+	if p.open != nil && !p.shake() {
+		return
+	}
+	if p.open == nil && p.relay.SpeakFirst > 0 && !p.speaks() {
+		return
+	}
 	upstream, err := p.relay.take(p.ctx)
 	if err != nil {
 		return // the client or the relay is gone
@@ -72,6 +83,18 @@ func (p *pair) serve() {
 	if sent && received {
 		p.end(false)
 	}
+}
+
+// speaks waits for the first byte, which it leaves where it is.
+func (p *pair) speaks() bool {
+	_ = p.client.SetReadDeadline(time.Now().Add(p.relay.SpeakFirst))
+	gone, err := ended(p.client)
+	_ = p.client.SetReadDeadline(time.Time{})
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		p.relay.count(&p.relay.stats.Shed)
+		p.relay.lines.warn("silent", "reset client %s: it said nothing for %s", p.client.RemoteAddr(), p.relay.SpeakFirst)
+	}
+	return err == nil && !gone
 }
 
 func (p *pair) attach(upstream *upstream) bool {
@@ -93,21 +116,19 @@ func (p *pair) attached() *upstream {
 
 // upward reports whether the client ended its side as it should.
 func (p *pair) upward(upstream *upstream) bool {
-	if err := p.up.run(upstream.conn, p.client); err != nil {
+	if err := p.up.run(upstream.conn, p.wire); err != nil {
 		p.broken(upstream, err)
 		return false
 	}
 	// The client has sent all and may still be waiting for answers.
 	p.wanted()
-	if half, ok := upstream.conn.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
-	}
+	closeWrite(upstream.conn)
 	return true
 }
 
 // downward reports whether the mount target ended its side as it should.
 func (p *pair) downward(upstream *upstream) bool {
-	if err := p.down.run(p.client, upstream.conn); err != nil {
+	if err := p.down.run(p.wire, upstream.conn); err != nil {
 		p.broken(upstream, err)
 		return false
 	}
@@ -122,8 +143,14 @@ func (p *pair) downward(upstream *upstream) bool {
 		p.losing.Store(false)
 	}
 	upstream.ended.Store(true)
-	_ = p.client.CloseWrite()
+	closeWrite(p.wire)
 	return true
+}
+
+func closeWrite(conn net.Conn) {
+	if half, ok := conn.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
 }
 
 var errEnded = errors.New("the mount target ended the connection")
@@ -138,7 +165,7 @@ func (p *pair) broken(upstream *upstream, err error) {
 	if p.ctx.Err() != nil {
 		return
 	}
-	if !closed(p.client) {
+	if !p.clientGone() {
 		if !p.replace(upstream, err) {
 			return // the other direction does it
 		}

@@ -61,8 +61,13 @@ type Relay struct {
 	// MaxConns is how many clients may be connected; 0: 4096. Where the limit of
 	// descriptors is too low for that, fewer.
 	MaxConns int
-	// MaxPerClient is how many connections one address may have; 0: any number.
+	// MaxPerClient is how many plain connections one address may have; 0: any number.
 	MaxPerClient int
+	// SpeakFirst is how long a plain client may take to send its first byte, before which
+	// it gets no connection to a mount target; 0: it gets one at once. NFS's clients connect
+	// when they have something to send; those that only look whether somebody listens
+	// then cost the mount target nothing.
+	SpeakFirst time.Duration
 	// Log hears of what an operator should know; nil: nobody does.
 	Log logrus.FieldLogger
 
@@ -70,6 +75,7 @@ type Relay struct {
 	lines  lines
 	limit  int           // of connections, by MaxConns and descriptors
 	dials  chan struct{} // one for each dial under way
+	doors  chan struct{} // one for each handshake with a client under way
 	stop   chan struct{} // closed when no more are accepted
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -82,7 +88,8 @@ type Relay struct {
 	stopping bool       // no more are accepted
 	over     bool       // no goroutine is started any more
 	pairs    map[*pair]struct{}
-	clients  map[netip.Addr]int
+	clients  map[netip.Addr]int // plain ones
+	unproven map[netip.Addr]int // clients in their handshake
 	ready    []*upstream
 	empty    chan struct{} // not nil: closed when the last pair ends
 	stats    Stats
@@ -100,11 +107,13 @@ func (r *Relay) start(ctx context.Context) {
 		}
 		r.lines.log = r.Log
 		r.dials = make(chan struct{}, dialsAtOnce)
+		r.doors = make(chan struct{}, handshakesAtOnce)
 		r.stop = make(chan struct{})
 		r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
 		r.mu.Lock()
 		r.pairs = make(map[*pair]struct{})
 		r.clients = make(map[netip.Addr]int)
+		r.unproven = make(map[netip.Addr]int)
 		r.traffic = make(map[netip.AddrPort]*TargetStats)
 		r.mu.Unlock()
 		r.limit = r.room()
@@ -147,6 +156,10 @@ func (r *Relay) spawn(f func()) bool {
 // in its queue stays for the next one to accept. Clients that were accepted stay
 // connected until Shutdown, which must be called.
 func (r *Relay) Serve(ctx context.Context, listener *net.TCPListener) error {
+	return r.accept(ctx, listener, nil)
+}
+
+func (r *Relay) accept(ctx context.Context, listener *net.TCPListener, open Opener) error {
 	r.start(ctx)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -175,7 +188,7 @@ func (r *Relay) Serve(ctx context.Context, listener *net.TCPListener) error {
 		switch {
 		case err == nil:
 			pause = 0
-			if !r.spawn(func() { r.client(conn) }) {
+			if !r.spawn(func() { r.client(conn, open) }) {
 				reset(conn)
 			}
 		case ctx.Err() != nil:

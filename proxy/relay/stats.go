@@ -16,10 +16,12 @@ type Stats struct {
 	Conns int `json:"connections"`
 	Held  int `json:"held"`
 	Ready int `json:"ready"`
+	// Handshakes are those of Held that have not yet proven who they are.
+	Handshakes int `json:"handshakes"`
 	// Limit is how many clients there may be.
 	Limit    int    `json:"limit"`
 	Accepted uint64 `json:"accepted"`
-	// NotAdmitted were refused by Admit, Shed by a limit.
+	// NotAdmitted were refused by Admit or in their handshake, Shed by a limit.
 	NotAdmitted uint64 `json:"not_admitted"`
 	Shed        uint64 `json:"shed"`
 	// Moved are clients that were reset to follow a move, Lost connections that a
@@ -63,6 +65,9 @@ func (r *Relay) Stats() Stats {
 	defer r.mu.Unlock()
 	stats := r.stats
 	stats.Conns, stats.Held, stats.Ready, stats.Limit = len(r.pairs), held, len(r.ready), r.limit
+	for _, count := range r.unproven {
+		stats.Handshakes += count
+	}
 	conns := make(map[proxy.Target]int)
 	for u := range attached {
 		conns[u.target]++

@@ -118,7 +118,7 @@ func (p *pair) half() bool {
 func (p *pair) park(u *upstream) {
 	past := time.Unix(1, 0)
 	if p.up.state.Load() == flowing {
-		_ = p.client.SetReadDeadline(past)
+		_ = p.wire.SetReadDeadline(past)
 	}
 	if p.down.state.Load() == flowing {
 		_ = u.conn.SetReadDeadline(past)
