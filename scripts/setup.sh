@@ -8,6 +8,8 @@ set -eu
 packages="make git gcc libc6-dev ca-certificates"
 # looking at the status page
 packages="$packages chromium"
+# checking what the gateway's pages and units say: their openssl commands, systemd-analyze
+packages="$packages openssl systemd"
 # the test hosts' disk image: a Debian tree, its modules, an initramfs, a file system
 packages="$packages mmdebstrap debian-archive-keyring busybox-static kmod cpio xz-utils zstd e2fsprogs"
 # running them: virtual machines, and a network between them
