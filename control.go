@@ -38,7 +38,7 @@ func ask(ctx context.Context, data, method, path string) ([]byte, error) {
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, fmt.Errorf("%w; does it run? try: docker plugin ls", err)
+		return nil, fmt.Errorf("%w; does it run? try: docker plugin ls, or of a gateway: systemctl status", err)
 	}
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)

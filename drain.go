@@ -19,7 +19,7 @@ func drainCommand(status *int) *cobra.Command {
 		Long: `Move all that the running plugin has mounted from an availability zone's mount
 targets to another zone's, without an error in any container, and do not go
 there until --undo. Use it before work on a zone. It is not kept over a restart of
-the plugin.
+the plugin. A gateway (the relay command) is told by its own --data.
 
 Exit status: 0 done, 1 the plugin does not run or has no such zone, 2 wrong use.`,
 		Example: `  docker-volume-efs drain eu-central-1a
@@ -36,7 +36,7 @@ Exit status: 0 done, 1 the plugin does not run or has no such zone, 2 wrong use.
 			return nil
 		},
 	}
-	command.Flags().StringVar(&data, "data", defaultData, "the plugin's data directory")
+	command.Flags().StringVar(&data, "data", defaultData, "the data directory of the plugin or gateway")
 	command.Flags().BoolVar(&undo, "undo", false, "let the zone be used again")
 	return command
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/gateway"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/web"
 )
@@ -26,10 +27,12 @@ func statusCommand(exit *int) *cobra.Command {
 		Long: `Show how the running plugin on this host is: its file systems, their mount
 targets with zone, state and traffic, relays, moves, what is mounted by whom and
 since when, and what is wrong. It asks the control socket in the data directory;
-the same is on the status page of EFS_HTTP.
+the same is on the status page of EFS_HTTP. Of a gateway (the relay command), show
+its targets and clients.
 
-Exit status: 0 all is well, 1 there is trouble or the plugin does not run, 2 wrong use.`,
+Exit status: 0 all is well, 1 there is trouble or nothing runs there, 2 wrong use.`,
 		Example: `  docker-volume-efs status
+  docker-volume-efs status --data /run/docker-volume-efs-relay     # of a gateway
   docker-volume-efs status --json | jq '.filesystems[].targets'`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
@@ -39,27 +42,50 @@ Exit status: 0 all is well, 1 there is trouble or the plugin does not run, 2 wro
 			return showStatus(ctx, data, asJSON, os.Stdout)
 		},
 	}
-	command.Flags().StringVar(&data, "data", defaultData, "the plugin's data directory")
+	command.Flags().StringVar(&data, "data", defaultData, "the data directory of the plugin or gateway")
 	command.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return command
 }
 
 func showStatus(ctx context.Context, data string, asJSON bool, out io.Writer) error {
-	var current status.Snapshot
 	content, err := ask(ctx, data, http.MethodGet, "/status.json")
-	if err == nil {
-		err = json.Unmarshal(content, &current)
-	}
 	if err != nil {
-		return fmt.Errorf("ask the running plugin: %w", err)
+		return fmt.Errorf("ask the running plugin or gateway: %w", err)
+	}
+	current, err := readStatus(content)
+	if err != nil {
+		return err
 	}
 	if asJSON {
 		_, err = out.Write(content)
 	} else {
-		err = web.WriteText(out, current)
+		err = current.print(out)
 	}
-	if err == nil && len(current.Troubles()) > 0 {
+	if err == nil && !current.healthy {
 		err = errTrouble
 	}
 	return err
+}
+
+// told is the status of whatever runs there.
+type told struct {
+	healthy bool
+	print   func(io.Writer) error
+}
+
+// readStatus tells a plugin's status from a gateway's.
+func readStatus(content []byte) (told, error) {
+	var ofGateway struct {
+		Version string            `json:"version"`
+		Gateway *gateway.Overview `json:"gateway"`
+	}
+	var current status.Snapshot
+	if err := errors.Join(json.Unmarshal(content, &ofGateway), json.Unmarshal(content, &current)); err != nil {
+		return told{}, fmt.Errorf("the answer is no status: %w", err)
+	}
+	if ofGateway.Gateway == nil {
+		return told{len(current.Troubles()) == 0, func(out io.Writer) error { return web.WriteText(out, current) }}, nil
+	}
+	s := gateway.Status{Version: ofGateway.Version, Gateway: *ofGateway.Gateway}
+	return told{s.Healthy(), func(out io.Writer) error { return printGateway(s, out) }}, nil
 }

@@ -1,0 +1,6 @@
+//go:build race
+
+package main
+
+// raceDetector takes memory for itself.
+const raceDetector = true
