@@ -8,22 +8,46 @@ import (
 
 // client serves one accepted connection to its end.
 func (r *Relay) client(conn *net.TCPConn, open Opener) {
+	p := r.judge(conn, open)
+	r.mu.Lock()
+	r.arriving--
+	r.mu.Unlock()
+	if p != nil {
+		p.serve()
+	}
+}
+
+// arrive says why a client cannot even be judged.
+func (r *Relay) arrive() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.pairs)+r.arriving >= r.limit+doorstep {
+		return tooMany(r.limit)
+	}
+	r.arriving++
+	return nil
+}
+
+func tooMany(clients int) error {
+	return fmt.Errorf("%d clients are connected, which is the limit", clients)
+}
+
+// judge takes a client in, or resets it and returns nil.
+func (r *Relay) judge(conn *net.TCPConn, open Opener) *pair {
 	if r.Admit != nil {
 		if err := r.Admit(conn); err != nil {
 			r.refuse(conn, "admit", &r.stats.NotAdmitted, err)
-			return
+			return nil
 		}
 	}
 	p, shed := r.enter(conn, open)
-	if shed != nil {
+	switch {
+	case shed != nil:
 		r.refuse(conn, "limit", &r.stats.Shed, shed)
-		return
-	}
-	if p == nil {
+	case p == nil:
 		reset(conn)
-		return
 	}
-	p.serve()
+	return p
 }
 
 // refuse resets a client. Counters are guarded by mu.
@@ -46,7 +70,7 @@ func (r *Relay) enter(conn *net.TCPConn, open Opener) (*pair, error) {
 	case r.stopping:
 		return nil, nil
 	case len(r.pairs) >= r.limit:
-		return nil, fmt.Errorf("%d clients are connected, which is the limit", len(r.pairs))
+		return nil, tooMany(len(r.pairs))
 	case open != nil && r.unproven[address] >= handshakesEach:
 		return nil, fmt.Errorf("it has %d handshakes under way, which is the limit for one address", handshakesEach)
 	case open == nil && r.MaxPerClient > 0 && r.clients[address] >= r.MaxPerClient:

@@ -35,6 +35,9 @@ const (
 	// descriptorsEach are two sockets, and a pipe (two descriptors) each way
 	// while bytes flow; descriptorsElse is for all that is no pair.
 	descriptorsEach, descriptorsElse = 6, 64
+	// doorstep is how many clients more than the limit may wait to hear whether they may
+	// stay. Accepting would else run ahead of refusing, and take all descriptors.
+	doorstep = 16
 	// dialsAtOnce bounds what a thousand clients do to a mount target that has
 	// just come back.
 	dialsAtOnce = 128
@@ -90,6 +93,7 @@ type Relay struct {
 	pairs    map[*pair]struct{}
 	clients  map[netip.Addr]int // plain ones
 	unproven map[netip.Addr]int // clients in their handshake
+	arriving int                // clients that were accepted and not yet judged
 	ready    []*upstream
 	empty    chan struct{} // not nil: closed when the last pair ends
 	stats    Stats
@@ -188,7 +192,9 @@ func (r *Relay) accept(ctx context.Context, listener *net.TCPListener, open Open
 		switch {
 		case err == nil:
 			pause = 0
-			if !r.spawn(func() { r.client(conn, open) }) {
+			if err := r.arrive(); err != nil {
+				r.refuse(conn, "limit", &r.stats.Shed, err)
+			} else if !r.spawn(func() { r.client(conn, open) }) {
 				reset(conn)
 			}
 		case ctx.Err() != nil:
