@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/batch"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/relay"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/tcp"
 )
@@ -26,6 +27,8 @@ func (i *Identity) serverConfig(l loaded) *tls.Config {
 		ClientAuth:       tls.RequireAndVerifyClientCert,
 		ClientCAs:        l.authorities,
 		VerifyConnection: i.verifyName,
+		// Its small first records are for browsers that show half a page.
+		DynamicRecordSizingDisabled: true,
 	}
 }
 
@@ -36,6 +39,8 @@ func (i *Identity) clientConfig(l loaded, name string) *tls.Config {
 		RootCAs:            l.authorities,
 		ServerName:         name,
 		ClientSessionCache: tls.NewLRUClientSessionCache(1),
+
+		DynamicRecordSizingDisabled: true,
 	}
 }
 
@@ -63,7 +68,11 @@ func (c *clients) of(peer netip.AddrPort, name string) *tls.Config {
 
 // open is the handshake with a peer that has connected.
 func (i *Identity) open(ctx context.Context, conn *net.TCPConn) (net.Conn, error) {
-	secured := tls.Server(conn, i.now().server)
+	under, err := batch.New(conn)
+	if err != nil {
+		return nil, err
+	}
+	secured := tls.Server(under, i.now().server)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("TLS handshake: %w", orContext(ctx, err))
 	}
@@ -106,7 +115,11 @@ func (i *Identity) ask(ctx context.Context, conn *net.TCPConn, addr netip.AddrPo
 	if name == "" {
 		name = addr.Addr().WithZone("").String()
 	}
-	secured := tls.Client(conn, i.now().clients.of(addr, name))
+	under, err := batch.New(conn)
+	if err != nil {
+		return nil, 0, err
+	}
+	secured := tls.Client(under, i.now().clients.of(addr, name))
 	if err := secured.HandshakeContext(ctx); err != nil {
 		return nil, 0, fmt.Errorf("TLS handshake with peer %s: %w", addr, orContext(ctx, err))
 	}

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/batch"
 )
 
 const (
@@ -108,15 +110,55 @@ func (d *direction) opened(to io.Writer, from io.Reader) error {
 	}
 }
 
-// pass reads once and writes what it got.
+// pass reads what there is and writes it, in as few pieces as it may.
 func pass(to io.Writer, from io.Reader, buffer []byte) (int, error) {
 	n, err := from.Read(buffer)
+	if under := batched(from); under != nil && err == nil {
+		var more int
+		more, err = readStored(under, from, buffer[n:])
+		n += more
+	}
 	if n > 0 {
-		if _, err := to.Write(buffer[:n]); err != nil {
+		if err := writeAll(to, buffer[:n]); err != nil {
 			return n, err
 		}
 	}
 	return n, err
+}
+
+// readStored reads on as long as nothing has to be waited for.
+func readStored(under *batch.Conn, from io.Reader, buffer []byte) (n int, err error) {
+	under.Eager(true)
+	defer under.Eager(false)
+	for n < len(buffer) && err == nil {
+		var more int
+		more, err = from.Read(buffer[n:])
+		n += more
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = nil
+	}
+	return n, err
+}
+
+func writeAll(to io.Writer, data []byte) error {
+	under := batched(to)
+	if under == nil {
+		_, err := to.Write(data)
+		return err
+	}
+	under.Cork()
+	_, err := to.Write(data)
+	return errors.Join(err, under.Flush())
+}
+
+// batched is what is under a secure connection, nil if that is nothing of ours.
+func batched(conn any) *batch.Conn {
+	if secure, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		under, _ := secure.NetConn().(*batch.Conn)
+		return under
+	}
+	return nil
 }
 
 func noEOF(err error) error {

@@ -89,6 +89,14 @@ func (s *secured) Write(data []byte) (int, error) {
 	return n, err
 }
 
+// NetConn is what is under it; nil: nobody knows.
+func (s *secured) NetConn() net.Conn {
+	if secure, ok := s.Conn.(interface{ NetConn() net.Conn }); ok {
+		return secure.NetConn()
+	}
+	return nil
+}
+
 func (s *secured) CloseWrite() error {
 	closeWrite(s.Conn)
 	return nil
