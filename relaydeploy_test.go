@@ -108,8 +108,12 @@ func TestRelayCarriesOutTheRecipeForAPair(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "dc", "cert.pem"), []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	begun := time.Now()
 	near.signal(syscall.SIGHUP)
 	near.line("the new certificate is not used, (the old one is)")
+	if took := time.Since(begun); took > 3*time.Second {
+		t.Errorf("it was not the signal but the look at the files, after %v", took)
+	}
 	mustTalk(t, client, "undisturbed")
 	mustTalk(t, connect(t, near.addr()), "and others come")
 }

@@ -18,16 +18,20 @@ func loopback() []netip.Prefix {
 
 // admit looks at the network of a client, of whatever kind.
 func (g *Gateway) admit(conn *net.TCPConn) error {
+	return g.allows(conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr(), g.isPeer(conn))
+}
+
+func (g *Gateway) allows(client netip.Addr, peer bool) error {
 	allowed, flag := g.options.Allow, "--allow"
-	if g.isPeer(conn) {
+	switch {
+	case peer && len(g.options.PeerAllow) == 0:
+		return nil
+	case peer:
 		allowed, flag = g.options.PeerAllow, "--peer-allow"
-		if len(allowed) == 0 {
-			return nil
-		}
-	} else if len(allowed) == 0 {
+	case len(allowed) == 0:
 		allowed = loopback()
 	}
-	client := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().WithZone("")
+	client = client.Unmap().WithZone("")
 	if !slices.ContainsFunc(allowed, func(network netip.Prefix) bool { return network.Contains(client) }) {
 		return fmt.Errorf("%w (%s)", errNotAllowed, flag)
 	}

@@ -63,6 +63,29 @@ func TestANewCertificateIsTakenWithoutAWordToLiveConnections(t *testing.T) {
 	talk(t, dial(t, c.near.plain), "a new one")
 }
 
+func TestFilesAreReadAgainAlsoIfTheirTimeAndSizeAreTheSame(t *testing.T) {
+	c := newCouple(t)
+	before, err := os.Stat(c.farFiles.CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(c.farFiles.CA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := c.farFiles.CA + ".copy" // as cp -p or an archive leaves it
+	if err := os.WriteFile(other, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(other, before.ModTime(), before.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(other, c.farFiles.CA); err != nil {
+		t.Fatal(err)
+	}
+	c.news.expect(t, "new certificate")
+}
+
 func TestABadNewCertificateLeavesTheOldInUseUntilAGoodOneComes(t *testing.T) {
 	c := newCouple(t)
 	if err := os.WriteFile(c.farFiles.Cert, []byte("half of a file"), 0o600); err != nil {

@@ -98,6 +98,40 @@ func TestWhoIsLetInIs(t *testing.T) {
 	}
 }
 
+func TestWithoutAListOnlyThisMachineIsLetInAndEveryPeerMayProveItself(t *testing.T) {
+	a := serve(t, "a")
+	open, err := gateway.New(gateway.Options{Targets: []proxy.Target{a.Target}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named, err := gateway.New(gateway.Options{Targets: []proxy.Target{a.Target}, Allow: prefixes("10.0.0.0/8", "fe80::/10"), PeerAllow: prefixes("198.51.100.7/32")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		gateway *gateway.Gateway
+		client  string
+		peer    bool
+		let     bool
+	}{
+		{open, "127.0.0.1", false, true},
+		{open, "::1", false, true},
+		{open, "::ffff:127.0.0.1", false, true},
+		{open, "10.0.0.1", false, false},
+		{open, "2001:db8::1", false, false},
+		{open, "198.51.100.9", true, true},
+		{named, "::ffff:10.0.0.1", false, true},
+		{named, "fe80::1%eth0", false, true},
+		{named, "198.51.100.7", false, false},
+		{named, "198.51.100.7", true, true},
+		{named, "10.0.0.1", true, false},
+	} {
+		if err := row.gateway.Allows(netip.MustParseAddr(row.client), row.peer); (err == nil) != row.let {
+			t.Errorf("client %s, peer %t: %v", row.client, row.peer, err)
+		}
+	}
+}
+
 func TestPeersHaveAListOfTheirOwn(t *testing.T) {
 	c := newCouple(t)
 	far := start(t, gateway.Options{

@@ -107,6 +107,20 @@ func TestWhatDoesNotListenIsRefused(t *testing.T) {
 	if isOpen(fd) {
 		t.Error("it is left open")
 	}
+	// As with Accept=yes: a connection for each process.
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if all, err := adopt(descriptor(t, conn.(*net.TCPConn)), []string{"nfs.socket"}); err == nil {
+		t.Errorf("a connection was taken for a listener: %v", all)
+	}
 	if _, err := adopt(99999, []string{"nothing"}); err == nil {
 		t.Error("a descriptor that is none was taken")
 	}
