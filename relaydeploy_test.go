@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -146,6 +148,32 @@ func TestRelayPagesNameEveryOption(t *testing.T) {
 	for _, row := range []struct{ name, want string }{{"inter", "5s"}, {"drain", "2s"}, {"max-connections", "10000"}, {"max-per-client", "256"}} {
 		if flag := relayCommand(&status).Flags().Lookup(row.name); flag.DefValue != row.want && !strings.Contains(flag.Usage, "default "+row.want) {
 			t.Errorf("the default of --%s is not %s, as the page says: %q", row.name, row.want, flag.DefValue)
+		}
+	}
+}
+
+func TestRelayShowsItselfByHTTP(t *testing.T) {
+	server := nfsServer(t)
+	web := freeAddress(t).String()
+	p := runRelay(t, "--listen=127.0.0.1:0", "--target=a="+server, "--http="+web, "--filesystem=fs-1")
+	addr := p.addr()
+	mustTalk(t, connect(t, addr), "hello")
+	for _, row := range []struct{ path, has string }{
+		{"/healthz", "ok"}, {"/status.json", `"listen": "` + addr + `"`}, {"/metrics", `filesystem="fs-1"`}, {"/", server},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+web+row.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+		answer, err := client.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(answer.Body)
+		_ = answer.Body.Close()
+		if err != nil || answer.StatusCode != http.StatusOK || !strings.Contains(string(text), row.has) {
+			t.Errorf("%s: %s, %v, want %q:\n%s", row.path, answer.Status, err, row.has, text)
 		}
 	}
 }

@@ -37,7 +37,7 @@ const (
 // gateway makes what the plan is about.
 func (p relayPlan) gateway(log logrus.FieldLogger) (*gateway.Gateway, error) {
 	p.options.Log = log
-	p.options.HTTP = func(g *gateway.Gateway) http.Handler { return g.Look() }
+	p.options.HTTP = func(g *gateway.Gateway) http.Handler { return pagesOf(g, log) }
 	if p.files != nil {
 		side := gateway.Listens
 		if p.options.Peers {

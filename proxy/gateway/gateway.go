@@ -31,7 +31,7 @@ const speakFirst = 30 * time.Second
 type Options struct {
 	// Targets are the mount targets, or with Peers the gateways at the other end.
 	Targets []proxy.Target
-	// FileSystem is its name in logs and the status; it may be empty.
+	// FileSystem is its name in logs and the status; empty: "nfs".
 	FileSystem string
 	Home       string
 	Knobs      proxy.Knobs
@@ -84,6 +84,9 @@ func New(options Options) (*Gateway, error) {
 		silent := logrus.New()
 		silent.SetLevel(logrus.PanicLevel)
 		options.Log = silent
+	}
+	if options.FileSystem == "" {
+		options.FileSystem = "nfs"
 	}
 	g := &Gateway{options: options, log: options.Log, started: time.Now(), hurry: make(chan struct{})}
 	g.endNow = sync.OnceFunc(func() { close(g.hurry) })

@@ -238,7 +238,8 @@ func (i *Identity) Certificate() Certificate {
 	return c
 }
 
-func (c Certificate) trouble(now time.Time) (all []string) {
+// Trouble is what an operator should do something about.
+func (c Certificate) Trouble(now time.Time) (all []string) {
 	if c.Problem != "" {
 		all = append(all, "newer certificate files are not used: "+c.Problem)
 	}

@@ -65,7 +65,7 @@ func (g *Gateway) Status() Status {
 	if g.options.Identity != nil {
 		c := g.options.Identity.Certificate()
 		o.Certificate = &c
-		o.Trouble = append(o.Trouble, c.trouble(time.Now())...)
+		o.Trouble = append(o.Trouble, c.Trouble(time.Now())...)
 	}
 	return Status{Version: g.options.Version, Gateway: o}
 }
