@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/sunrpc"
 )
 
 // version is set by the build (-ldflags -X main.version=…).
@@ -25,7 +27,15 @@ type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
-func main() { os.Exit(run()) }
+func main() {
+	if !sunrpc.IsMover() {
+		os.Exit(run())
+	}
+	if err := sunrpc.RunMover(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(exitTrouble)
+	}
+}
 
 func run() int {
 	status := exitUsage

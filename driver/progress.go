@@ -11,11 +11,10 @@ import (
 
 const (
 	// progressInterval is how often the kernel's own connections are looked at.
-	progressInterval = time.Second
-	// stuckRetransmits is how often the kernel has sent the same bytes again before
-	// they count as stuck: the third time comes 1.4 s after the first, at the usual
-	// least time-out of 200 ms, doubled (tcp_retransmit_timer).
-	stuckRetransmits = 2
+	progressInterval = 500 * time.Millisecond
+	// stuckTime is how long the kernel has sent the same bytes again before they count as
+	// stuck: a mount target that heals within two seconds is not left.
+	stuckTime = 2 * time.Second
 )
 
 // watchDirect sees whether the kernel's own connections go on. A relay sees that of
@@ -25,7 +24,7 @@ const (
 func (f *fileSystem) watchDirect(g *proxy.Group) {
 	tick := time.NewTicker(progressInterval)
 	defer tick.Stop()
-	connected := map[string]bool{} // transports, as last seen
+	connections := map[string]*connection{} // by transport
 	for {
 		select {
 		case <-tick.C:
@@ -36,7 +35,7 @@ func (f *fileSystem) watchDirect(g *proxy.Group) {
 			if s.path != viaDirect || s.transport == "" {
 				continue
 			}
-			if why := f.d.stuck(s, connected); why != nil {
+			if why := f.d.stuck(s, connections); why != nil {
 				g.Doubt(f.targetOf(s.serverNow()), why)
 			}
 			if now := g.Current(); now.Addr != s.serverNow() {
@@ -46,15 +45,27 @@ func (f *fileSystem) watchDirect(g *proxy.Group) {
 	}
 }
 
+// connection is what was last seen of one.
+type connection struct {
+	connected bool
+	sending   time.Time // since when the same bytes are sent again; zero: they are not
+}
+
 // stuck tells why a direct mount's connection seems dead, nil if it does not.
-func (d *Driver) stuck(s *session, connected map[string]bool) error {
+func (d *Driver) stuck(s *session, connections map[string]*connection) error {
 	t, err := d.rpc.Transport(s.transport)
 	if err != nil || t.Server != s.serverNow().Addr() {
 		return nil
 	}
-	was := connected[s.transport]
-	connected[s.transport] = t.Connected
+	c := connections[s.transport]
+	if c == nil {
+		c = &connection{}
+		connections[s.transport] = c
+	}
+	was := c.connected
+	c.connected = t.Connected
 	if !t.Connected {
+		c.sending = time.Time{}
 		if was {
 			// The kernel also closes what was idle for minutes.
 			return errors.New("the kernel's connection is closed")
@@ -62,7 +73,14 @@ func (d *Driver) stuck(s *session, connected map[string]bool) error {
 		return nil
 	}
 	socket, err := peer.Find(t.Local, s.serverNow())
-	if err != nil || socket.Queued == 0 || socket.Retransmits < stuckRetransmits {
+	if err != nil || socket.Queued == 0 || socket.Retransmits == 0 {
+		c.sending = time.Time{}
+		return nil
+	}
+	if c.sending.IsZero() {
+		c.sending = time.Now()
+	}
+	if time.Since(c.sending) < stuckTime {
 		return nil
 	}
 	return fmt.Errorf("%d bytes are not acknowledged after %d retransmissions", socket.Queued, socket.Retransmits)

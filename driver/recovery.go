@@ -20,7 +20,7 @@ func (f *fileSystem) watchRecovery(move proxy.Move) {
 		if err != nil || !s.use() {
 			continue
 		}
-		f.d.spawn(func() {
+		begun := f.d.spawn(func() {
 			defer s.release()
 			select {
 			case <-time.After(recoveryTime):
@@ -35,5 +35,8 @@ func (f *fileSystem) watchRecovery(move proxy.Move) {
 			f.d.log.WithField("filesystem", f.spec).Warnf("mount target %s did not know this host's NFS client as %s did: "+
 				"locks that containers held may be lost, and what relied on them gets input/output errors; restart those containers", move.To, move.From)
 		})
+		if !begun {
+			s.release()
+		}
 	}
 }

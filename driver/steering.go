@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -96,18 +97,16 @@ func (f *fileSystem) follow(s *session, to proxy.Target) {
 		s.release()
 		return
 	}
-	f.d.stragglers.Go(func() {
+	begun := f.d.spawn(func() {
 		defer s.release()
 		defer s.steering.Store(false)
-		late := time.AfterFunc(steerLimit, func() {
-			f.refuse(s, to, fmt.Errorf("the kernel has not taken the address within %v", steerLimit))
-		})
-		err := f.steer(s, to)
-		late.Stop()
-		if err != nil {
+		if err := f.steer(s, to); err != nil {
 			f.refuse(s, to, err)
 		}
 	})
+	if !begun {
+		s.release()
+	}
 }
 
 // refuse notes why a direct root mount did not move. The same reason is logged once.
@@ -130,8 +129,7 @@ func (f *fileSystem) sessions() []*session {
 }
 
 // steer writes the address into the kernel's transport and sees that the mount has
-// it, for as long as the kernel takes. Several root mounts may share the transport: then
-// it is there already.
+// it. Several root mounts may share the transport: then it is there already.
 func (f *fileSystem) steer(s *session, to proxy.Target) error {
 	if s.transport == "" {
 		return fmt.Errorf("%w; use via=relay", sunrpc.ErrUnsupported)
@@ -147,7 +145,9 @@ func (f *fileSystem) steer(s *session, to proxy.Target) error {
 		if now.Server != s.serverNow().Addr() {
 			return fmt.Errorf("transport %s now belongs to another server, %s", s.transport, now.Server)
 		}
-		if err := f.d.rpc.Move(s.transport, to.Addr.Addr()); err != nil {
+		ctx, cancel := context.WithTimeout(f.d.life, steerLimit)
+		defer cancel()
+		if err := f.d.rpc.Move(ctx, s.transport, to.Addr.Addr()); err != nil {
 			return err
 		}
 	}

@@ -10,8 +10,8 @@ import (
 )
 
 // A relay is for the kernel alone: whoever else connects is root, or may become it.
-func testZonesAdmission(t *testing.T) {
-	z := newZones(t, "relay", nil)
+func (z *zones) testAdmission() {
+	t := z.t
 	z.write(time.Second, func() {})
 	host, port, _ := strings.Cut(z.status("relay"), ":")
 	// NFS's NULL call, as package proxy sends it to see whether a server answers.

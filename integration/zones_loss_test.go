@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -12,38 +13,32 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/integration/lab"
 )
 
-func testZonesLoss(t *testing.T) {
-	for _, via := range []string{"relay", "direct"} {
-		t.Run("via "+via, func(t *testing.T) {
-			z := newZones(t, via, nil)
-			z.write(time.Second, func() {})
-			if got := z.status("zone"); got != "a" {
-				t.Fatalf("it begins in zone %s, not in its own", got)
-			}
-			for _, row := range []struct {
-				name string
-				lose func(context.Context, netip.Addr) error
-			}{
-				{"the first one refuses", z.server.Reject},
-				{"the next one is silent", z.server.Drop},
-			} {
-				z.in(row.name, func() {
-					lost := z.status("zone")
-					z.survives(z.write(zonesWriter, func() { z.fault(row.lose, lost) }))
-					if got := z.status("zone"); got == lost || got == "" {
-						z.t.Errorf("it was in zone %s and is in zone %q", lost, got)
-					}
-				})
-			}
-			if got, want := z.status("transport"), "NFSv4.1, "+via; got != want {
-				t.Errorf("the transport is %s, want %s", got, want)
+func (z *zones) testLoss() {
+	z.write(time.Second, func() {})
+	if got := z.status("zone"); got != "a" {
+		z.t.Fatalf("it begins in zone %s, not in its own", got)
+	}
+	for _, row := range []struct {
+		name string
+		lose func(context.Context, netip.Addr) error
+	}{
+		{"the first one refuses", z.server.Reject},
+		{"the next one is silent", z.server.Drop},
+	} {
+		z.in(row.name, func() {
+			lost := z.status("zone")
+			z.survives(z.write(zonesWriter, func() { z.fault(row.lose, lost) }))
+			if got := z.status("zone"); got == lost || got == "" {
+				z.t.Errorf("it was in zone %s and is in zone %q", lost, got)
 			}
 		})
 	}
+	if got, want := z.status("transport"), "NFSv4.1, "+z.via; got != want {
+		z.t.Errorf("the transport is %s, want %s", got, want)
+	}
 }
 
-func testZonesPlugin(t *testing.T) {
-	z := newZones(t, "relay", nil)
+func (z *zones) testPlugin() {
 	const worker, parent = "pkill -9 -f '^docker-volume-efs-worker serve'", "pkill -9 -f '^/docker-volume-efs serve'"
 	for _, row := range []struct{ name, line string }{
 		{"two kills of the worker", worker + "; sleep 1; " + worker},
@@ -56,65 +51,57 @@ func testZonesPlugin(t *testing.T) {
 	}
 }
 
-func testZonesHeal(t *testing.T) {
-	for _, via := range []string{"relay", "direct"} {
-		t.Run("via "+via, func(t *testing.T) {
-			z := newZones(t, via, nil)
-			from := z.logLines()
-			z.survives(z.write(12*time.Second, func() {
-				z.fault(z.server.Drop, "a")
-				time.Sleep(2 * time.Second)
-				z.heal()
-			}))
-			if n := z.moves(from); n != 0 || z.status("zone") != "a" {
-				t.Errorf("after %d moves it is in zone %s", n, z.status("zone"))
-			}
-		})
+func (z *zones) testHeal() {
+	zone, from := z.status("zone"), z.logLines()
+	z.survives(z.write(10*time.Second, func() {
+		z.fault(z.server.Drop, zone)
+		time.Sleep(2 * time.Second)
+		z.heal()
+	}))
+	if n, got := z.moves(from), z.status("zone"); n != 0 || got != zone {
+		z.t.Errorf("after %d moves it is in zone %s", n, got)
 	}
 }
 
-func testZonesFlap(t *testing.T) {
-	z := newZones(t, "relay", nil)
-	from := z.logLines()
-	z.survives(z.write(45*time.Second, func() {
-		for range 6 {
-			z.fault(z.server.Reject, "a")
+func (z *zones) testFlap() {
+	zone, from := z.status("zone"), z.logLines()
+	z.survives(z.write(35*time.Second, func() {
+		for range 5 {
+			z.fault(z.server.Reject, zone)
 			time.Sleep(3 * time.Second)
 			z.heal()
 			time.Sleep(3 * time.Second)
 		}
 	}))
 	if n := z.moves(from); n < 1 || n > 2 {
-		t.Errorf("%d moves", n)
+		z.t.Errorf("%d moves", n)
 	}
 }
 
-func testZonesAll(t *testing.T) {
-	for _, via := range []string{"relay", "direct"} {
-		t.Run("via "+via, func(t *testing.T) {
-			z := newZones(t, via, nil)
-			const lost = 8 * time.Second
-			w := z.write(lost+zonesWriter+zonesPatience, func() {
-				for _, zone := range []string{"a", "b", "c"} {
-					z.fault(z.server.Drop, zone)
-				}
-				time.Sleep(lost)
-				z.heal()
-				z.fault(z.server.Drop, "a")
-				z.fault(z.server.Drop, "b")
-			})
-			if w.Error != "" || w.Damage != "" || w.Longest > (lost+zonesPatience).Seconds() {
-				t.Errorf("%+v", w)
+func (z *zones) testAll() {
+	const lost = 8 * time.Second
+	was := z.status("zone")
+	w := z.write(lost+zonesWriter+zonesPatience, func() {
+		for zone := range z.targets {
+			z.fault(z.server.Drop, zone)
+		}
+		time.Sleep(lost)
+		z.heal()
+		for zone := range z.targets {
+			if zone != "c" {
+				z.fault(z.server.Drop, zone)
 			}
-			if got := z.status("zone"); got != "c" {
-				t.Errorf("it is in zone %s", got)
-			}
-		})
+		}
+	})
+	if w.Error != "" || w.Damage != "" || w.Longest > (lost+zonesPatience).Seconds() {
+		z.t.Errorf("%+v", w)
+	}
+	if got := z.status("zone"); got != "c" {
+		z.t.Errorf("it was in zone %s and is in zone %s", was, got)
 	}
 }
 
-func testZonesDirections(t *testing.T) {
-	z := newZones(t, "relay", nil)
+func (z *zones) testDirections() {
 	for _, row := range []struct {
 		name string
 		lose func(context.Context, netip.Addr) error
@@ -128,49 +115,48 @@ func testZonesDirections(t *testing.T) {
 			if got := z.status("zone"); got == lost {
 				z.t.Errorf("it is in zone %s still", got)
 			}
-			z.heal()
 		})
 	}
 }
 
-func testZonesDrain(t *testing.T) {
-	for _, via := range []string{"relay", "direct"} {
-		t.Run("via "+via, func(t *testing.T) {
-			z := newZones(t, via, nil)
-			z.survives(z.writer(20*time.Second, "-names /data/names", func() {
-				for _, zone := range []string{"a", "b", "c", "a"} {
-					z.command("drain " + zone)
-					time.Sleep(2 * time.Second)
-					if got := z.status("zone"); got == zone {
-						t.Errorf("zone %s is drained and in use", zone)
-					}
-					z.command("drain --undo " + zone)
-				}
-			}))
-		})
-	}
+func (z *zones) testDrain() {
+	z.survives(z.writer(20*time.Second, "-names /data/names-"+z.via, func() {
+		for range 4 {
+			zone := z.status("zone")
+			z.command("drain " + zone)
+			time.Sleep(2 * time.Second)
+			if got := z.status("zone"); got == zone {
+				z.t.Errorf("zone %s is drained and in use", zone)
+			}
+			z.command("drain --undo " + zone)
+		}
+	}))
 }
 
-// A port of a relay is what mounts of running containers connect to: no other will do.
-func testZonesPort(t *testing.T) {
-	z := newZones(t, "relay", nil)
+// testPort: the port of a relay is what mounts of running containers connect to, no other
+// will do.
+func (z *zones) testPort() {
 	z.write(time.Second, func() {})
 	host, port, _ := strings.Cut(z.status("relay"), ":")
+	const thief = `perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalAddr => "%s:%s", Listen => 9, ReuseAddr => 1) or die "listen: $@"; ` +
+		`while ($c = $s->accept) { close $c }' </dev/null >/run/thief.log 2>&1 & echo $! >/run/thief; sleep 1; kill -0 $(cat /run/thief) || cat /run/thief.log`
 	w := z.write(zonesWriter+zonesPatience, func() {
-		run(t, z.h, "docker plugin disable -f "+zonesPlugin)
-		run(t, z.h, "setsid busybox nc -ll -s "+host+" -p "+port+" -e true </dev/null >/dev/null 2>&1 & echo $! >/run/thief; sleep 1")
-		run(t, z.h, "docker plugin enable "+zonesPlugin)
+		run(z.t, z.h, "docker plugin disable -f "+zonesPlugin)
+		if said := run(z.t, z.h, fmt.Sprintf(thief, host, port)); said != "" {
+			z.t.Fatal(said)
+		}
+		run(z.t, z.h, "docker plugin enable "+zonesPlugin)
 		time.Sleep(3 * time.Second)
-		run(t, z.h, "kill $(cat /run/thief)")
+		run(z.t, z.h, "kill $(cat /run/thief)")
 	})
 	if w.Error != "" || w.Damage != "" || w.Longest > zonesWriter.Seconds() {
-		t.Errorf("%+v", w)
+		z.t.Errorf("%+v", w)
 	}
 	if got := z.status("relay"); got != host+":"+port {
-		t.Errorf("the relay was at %s:%s and is at %s", host, port, got)
+		z.t.Errorf("the relay was at %s:%s and is at %s", host, port, got)
 	}
-	if log := run(t, z.h, "grep 'another process has the port' /run/dockerd.log | tail -n 1"); log == "" {
-		t.Error("the log does not tell that another process has the port")
+	if log := run(z.t, z.h, "grep 'another process has the port' /run/dockerd.log | tail -n 1"); log == "" {
+		z.t.Error("the log does not tell that another process has the port")
 	}
 }
 
@@ -190,35 +176,35 @@ func twin(t *testing.T) (first, second *lab.Server) {
 	return first, second
 }
 
-func testZonesStates(t *testing.T) {
+func testZonesStates(t *testing.T, via string) {
 	first, second := twin(t)
-	for _, via := range []string{"relay", "direct"} {
-		t.Run("via "+via, func(t *testing.T) {
-			z := newZones(t, via, map[string]netip.Addr{"a": first.Addr("a"), "b": second.Addr("a")})
-			z.in("who holds no lock goes on", func() {
-				z.survives(z.writer(zonesWriter, "-lock=false /data/free", func() { z.fault(first.Reject, "a") }))
-				z.toldOfLoss()
-			})
-			z.in("who holds a lock is told that it is lost, and nothing acknowledged is", func() {
-				z.heal()
-				z.command("drain b")
-				z.command("drain --undo b")
-				w := z.write(zonesWriter, func() { z.fault(first.Reject, "a") })
-				if !strings.Contains(w.Error, "input/output error") || w.Damage != "" {
-					z.t.Errorf("%+v", w)
-				}
-				z.toldOfLoss()
-			})
+	z := newZones(t, via, map[string]netip.Addr{"a": first.Addr("a"), "b": second.Addr("a")})
+	for _, row := range []struct {
+		name, args string
+		as         func(written)
+	}{
+		{"who holds no lock goes on", "-lock=false /data/free", z.survives},
+		{"who holds a lock is told that it is lost, and nothing acknowledged is", "/data/locked", func(w written) {
+			if !strings.Contains(w.Error, "input/output error") || w.Damage != "" {
+				z.t.Errorf("%+v", w)
+			}
+		}},
+	} {
+		z.in(row.name, func() {
+			z.enter("a")
+			from := z.logLines()
+			row.as(z.writer(zonesWriter, row.args, func() { z.fault(first.Reject, "a") }))
+			z.toldOfLoss(from)
 		})
 	}
 }
 
 // toldOfLoss waits for the log and the status to tell of a move to a server that did not
 // know the client.
-func (z *zones) toldOfLoss() {
+func (z *zones) toldOfLoss(since int) {
 	z.t.Helper()
 	time.Sleep(zonesPatience)
-	if log := run(z.t, z.h, "grep -c 'did not know this host' /run/dockerd.log || true"); strings.TrimSpace(log) == "0" {
+	if log := run(z.t, z.h, fmt.Sprintf("tail -n +%d /run/dockerd.log | grep -c 'did not know this host' || true", since+1)); strings.TrimSpace(log) == "0" {
 		z.t.Error("the log does not tell that locks may be lost")
 	}
 	if status := z.command("status --json"); !strings.Contains(status, `"recoveries"`) {

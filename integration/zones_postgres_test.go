@@ -34,8 +34,8 @@ func testZonesPostgres(t *testing.T) {
 			psql := func(sql string) string {
 				return strings.TrimSpace(run(t, z.h, fmt.Sprintf("docker exec pg psql -U postgres -Atc %q", sql)))
 			}
-			run(t, z.h, "docker exec pg pgbench -U postgres -i -q -s 2")
-			run(t, z.h, fmt.Sprintf("docker exec -d pg sh -c 'pgbench -U postgres -n -c 4 -T %.0f >/tmp/pgbench 2>&1; echo ended >>/tmp/pgbench'", lasts.Seconds()))
+			run(t, z.h, "docker exec pg pgbench -U postgres -i -q -s 2 postgres")
+			run(t, z.h, fmt.Sprintf("docker exec -d pg sh -c 'pgbench -U postgres -n -c 4 -T %.0f postgres >/tmp/pgbench 2>&1; echo ended >>/tmp/pgbench'", lasts.Seconds()))
 			from := z.logLines()
 			for i, end := 0, time.Now().Add(lasts-20*time.Second); time.Now().Before(end); i++ {
 				time.Sleep(10 * time.Second)

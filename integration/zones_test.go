@@ -35,7 +35,7 @@ const (
 	// zonesBegin is how long a container takes to be at work.
 	zonesBegin = 3 * time.Second
 	// zonesWriter is how long a writer writes: more than the slowest move may take.
-	zonesWriter = 16 * time.Second
+	zonesWriter = 14 * time.Second
 	// zonesPatience is far above what a move takes and far below the minutes that
 	// the kernel's client waits by itself.
 	zonesPatience = 10 * time.Second
@@ -44,24 +44,26 @@ const (
 // TestZones runs beside other tests: its host and its servers are used by nobody else.
 func TestZones(t *testing.T) {
 	t.Parallel()
-	for _, part := range []struct {
-		name string
-		test func(*testing.T)
-	}{
-		{"a writer survives the loss of zones", testZonesLoss},
-		{"a writer survives the plugin", testZonesPlugin},
-		{"what heals by itself is not left", testZonesHeal},
-		{"a mount target that comes and goes costs two moves", testZonesFlap},
-		{"all are lost, and one comes back", testZonesAll},
-		{"packets are lost in one direction", testZonesDirections},
-		{"a drained zone is left, and names are made once", testZonesDrain},
-		{"the port of a relay is taken", testZonesPort},
-		{"mount targets that share no state", testZonesStates},
-		{"processes get nothing from a relay", testZonesAdmission},
-		{"Postgres goes on through moves and a crash", testZonesPostgres},
-	} {
-		t.Run(part.name, part.test)
+	for _, via := range []string{"relay", "direct"} {
+		t.Run("via "+via, func(t *testing.T) {
+			z := newZones(t, via, nil)
+			z.in("a writer survives the loss of zones", z.testLoss)
+			z.in("what heals by itself is not left", z.testHeal)
+			z.in("all are lost, and one comes back", z.testAll)
+			z.in("a drained zone is left, and names are made once", z.testDrain)
+			if via == "relay" {
+				z.in("a mount target that comes and goes costs two moves", z.testFlap)
+				z.in("packets are lost in one direction", z.testDirections)
+				z.in("a writer survives the plugin", z.testPlugin)
+				z.in("the port of the relay is taken", z.testPort)
+				z.in("processes get nothing from the relay", z.testAdmission)
+			}
+		})
 	}
+	for _, via := range []string{"relay", "direct"} {
+		t.Run("mount targets that share no state, via "+via, func(t *testing.T) { testZonesStates(t, via) })
+	}
+	t.Run("Postgres", testZonesPostgres)
 }
 
 // newZones installs the plugin and makes a volume. The targets are those of the zones'
@@ -104,7 +106,7 @@ func (z *zones) remove() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	z.t = z.owner
-	if z.t.Failed() {
+	if z.owner.Failed() {
 		out, err := z.h.Run(ctx, "grep 'plugin=' /run/dockerd.log | tail -n 60; ss -tn; cd /sys/kernel/sunrpc/xprt-switches && grep -r . */*-tcp; docker ps -a")
 		record(z.t, "zones.log", fmt.Sprint(out, err))
 	}
@@ -136,7 +138,7 @@ func (z *zones) write(lasts time.Duration, happen func()) written {
 // writer is write with the writer's own arguments.
 func (z *zones) writer(lasts time.Duration, args string, happen func()) written {
 	z.t.Helper()
-	run(z.t, z.h, fmt.Sprintf("docker run -d --name writer --network none -v %s:/data -v /root/writer:/writer:ro --entrypoint /writer busybox -for %s %s",
+	run(z.t, z.h, fmt.Sprintf("docker rm -f writer >/dev/null 2>&1; docker run -d --name writer --network none -v %s:/data -v /root/writer:/writer:ro --entrypoint /writer busybox -for %s %s",
 		zonesVolume, lasts, args))
 	time.Sleep(min(lasts, zonesBegin))
 	happen()
@@ -153,7 +155,7 @@ func (z *zones) writer(lasts time.Duration, args string, happen func()) written 
 func (z *zones) command(words string) string {
 	z.t.Helper()
 	return run(z.t, z.h, "d=/var/lib/docker/plugins/$(docker plugin inspect -f '{{.Id}}' "+zonesPlugin+
-		"); $d/rootfs/docker-volume-efs "+words+" --data $d/propagated-mount")
+		"); $d/rootfs/docker-volume-efs "+words+" --data $d/propagated-mount || [ $? = 1 ]")
 }
 
 // moves counts what the log tells of moves since a line of it.
@@ -178,13 +180,63 @@ func (z *zones) number(text string) int {
 	return n
 }
 
-// in runs a part of the test.
+// in runs a part of the test, with all mount targets well and out of any doubt.
 func (z *zones) in(name string, part func()) {
-	z.owner.Run(name, func(t *testing.T) {
+	outer := z.t
+	outer.Run(name, func(t *testing.T) {
 		z.t = t
+		z.heal()
+		z.settle()
 		part()
 	})
-	z.t = z.owner
+	z.t = outer
+}
+
+// settle waits until the plugin knows that all mount targets are well again.
+func (z *zones) settle() {
+	z.t.Helper()
+	var status struct {
+		FileSystems []struct {
+			Targets []struct {
+				Health string `json:"health"`
+			} `json:"targets"`
+		} `json:"filesystems"`
+	}
+	for begun := time.Now(); time.Since(begun) < 30*time.Second; time.Sleep(time.Second) {
+		// It tells of trouble by its exit status too.
+		out := z.command("status --json")
+		if err := json.Unmarshal([]byte(out), &status); err != nil {
+			z.t.Fatalf("the status is %q: %v", out, err)
+		}
+		well := true
+		for _, f := range status.FileSystems {
+			for _, target := range f.Targets {
+				well = well && target.Health == "up"
+			}
+		}
+		if well {
+			return
+		}
+	}
+	z.t.Fatalf("mount targets are not well again: %+v", status)
+}
+
+// enter goes to a zone.
+func (z *zones) enter(zone string) {
+	z.t.Helper()
+	for other := range z.targets {
+		if other != zone {
+			z.command("drain " + other)
+			defer z.command("drain --undo " + other)
+		}
+	}
+	for range 20 {
+		if z.status("zone") == zone {
+			return
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	z.t.Fatalf("it does not go to zone %s", zone)
 }
 
 // fault breaks or heals something on the server.

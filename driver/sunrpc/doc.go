@@ -12,7 +12,7 @@
 //
 //	table, err := sunrpc.Open()
 //	transports, err := table.Transports()
-//	err = table.Move(transports[0].Name, netip.MustParseAddr("10.0.2.5"))
+//	err = table.Move(ctx, transports[0].Name, netip.MustParseAddr("10.0.2.5"))
 //
 // A Table is safe for concurrent use. Its owner closes it.
 package sunrpc

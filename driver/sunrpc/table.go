@@ -137,19 +137,3 @@ func notConnected(text []byte) bool { return bytes.HasPrefix(text, []byte("<")) 
 
 // Transport reads one transport by its name.
 func (t *Table) Transport(name string) (Transport, error) { return t.transport(name) }
-
-// Move has a transport connect to another address of its server, at the same port. A
-// connection there is is closed, and what was under way is sent again. The kernel waits
-// until the transport is free, which a process that may be left behind should do: it
-// ends at the latest when the connection does.
-func (t *Table) Move(name string, server netip.Addr) error {
-	file, err := t.sys.OpenFile(path.Join(switches, name, addressFile), os.O_WRONLY, 0)
-	if err != nil {
-		return fmt.Errorf("move transport %s: %w", name, err)
-	}
-	defer file.Close()
-	if _, err := file.WriteString(server.String()); err != nil {
-		return fmt.Errorf("move transport %s to %s: %w", name, server, err)
-	}
-	return nil
-}

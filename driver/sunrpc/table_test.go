@@ -1,19 +1,34 @@
 package sunrpc_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/mount/mounttest"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/sunrpc"
 )
 
-func TestMain(m *testing.M) { mounttest.Main(m) }
+func TestMain(m *testing.M) {
+	if sunrpc.IsMover() {
+		if err := sunrpc.RunMover(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	mounttest.Main(m)
+}
 
 // info is what Linux 6.12 says of a connected transport.
 const info = `last_used=4294939217
@@ -120,16 +135,59 @@ func TestMoveWritesTheAddress(t *testing.T) {
 	write(t, sys, "switch-0/xprt-0-tcp", "10.0.1.5\n", info)
 	table := open(t, sys)
 	to := netip.MustParseAddr("10.0.2.5")
-	if err := table.Move("switch-0/xprt-0-tcp", to); err != nil {
+	if err := table.Move(t.Context(), "switch-0/xprt-0-tcp", to); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := table.Transport("switch-0/xprt-0-tcp"); err != nil || got.Server != to {
 		t.Errorf("it is at %v, %v", got, err)
 	}
 	for _, gone := range []string{"switch-0/xprt-1-tcp", "../../../xprt-0-tcp"} {
-		if err := table.Move(gone, to); err == nil {
+		if err := table.Move(t.Context(), gone, to); err == nil {
 			t.Errorf("%s was moved", gone)
 		}
+	}
+}
+
+// A pipe that is full stands for a transport that is busy: who writes waits.
+func TestMoveTriesAgainWhileTheTransportIsBusy(t *testing.T) {
+	sys := t.TempDir()
+	const name = "switch-0/xprt-0-tcp"
+	write(t, sys, name, "10.0.1.5\n", info)
+	file := filepath.Join(sys, "kernel/sunrpc/xprt-switches", name, "dstaddr")
+	if err := errors.Join(os.Remove(file), unix.Mkfifo(file, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	pipe, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	full, err := unix.FcntlInt(pipe.Fd(), unix.F_GETPIPE_SZ, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := pipe.Write(make([]byte, full)); err != nil {
+		t.Fatal(err)
+	}
+	table := open(t, sys)
+	short, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	defer cancel()
+	if err := table.Move(short, name, netip.MustParseAddr("10.0.2.5")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("of a busy transport: %v", err)
+	}
+	moved := make(chan error, 1)
+	go func() { moved <- table.Move(t.Context(), name, netip.MustParseAddr("10.0.3.5")) }()
+	time.Sleep(500 * time.Millisecond) // the first attempt is over
+	if _, err := io.ReadFull(pipe, make([]byte, full)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-moved; err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 64)
+	n, err := pipe.Read(got)
+	if err != nil || string(got[:n]) != "10.0.3.5" {
+		t.Errorf("written was %q, %v", got[:n], err)
 	}
 }
 

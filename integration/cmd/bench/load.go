@@ -103,9 +103,9 @@ func (z zones) pgbench(way string) (perSecond float64, err error) {
 docker run -d --name pg -v %s:/volume -e PGDATA=/volume/pg --shm-size 128m postgres >/dev/null
 trap 'docker rm -f pg >/dev/null' EXIT
 until docker exec pg pg_isready -q -U postgres; do sleep 0.3; done
-docker exec -u postgres pg pgbench -i -q -s %d >/dev/null 2>&1
+docker exec -u postgres pg pgbench -i -q -s %d postgres >/dev/null 2>&1
 docker exec -u postgres pg psql -qc checkpoint
-docker exec -u postgres pg pgbench -n -c 4 -T %d`, way, pgScale, pgSeconds))
+docker exec -u postgres pg pgbench -n -c 4 -T %d postgres`, way, pgScale, pgSeconds))
 	if err != nil {
 		return 0, err
 	}
