@@ -38,6 +38,22 @@ func (z *zones) testLoss() {
 	}
 }
 
+// testPages comes after two moves.
+func (z *zones) testPages() {
+	for _, row := range []struct{ path, want string }{
+		{"/healthz", "ok"},
+		{"/metrics", `efs_moves_total{cause="`},
+		{"/metrics", `efs_target_in_use{filesystem="nfs://` + z.server.Addr("a").String() + `/export",`},
+		{"/status.json", `"cause":`},
+		{"/", z.server.Addr("b").String()},
+	} {
+		out := run(z.t, z.h, "curl --silent --show-error --fail http://"+zonesHTTP+row.path)
+		if !strings.Contains(out, row.want) {
+			z.t.Errorf("%s does not have %s: %s", row.path, row.want, out[:min(len(out), 2000)])
+		}
+	}
+}
+
 func (z *zones) testPlugin() {
 	const worker, parent = "pkill -9 -f '^docker-volume-efs-worker serve'", "pkill -9 -f '^/docker-volume-efs serve'"
 	for _, row := range []struct{ name, line string }{

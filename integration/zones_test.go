@@ -32,6 +32,7 @@ type zones struct {
 const (
 	zonesPlugin = "zones"
 	zonesVolume = "kept"
+	zonesHTTP   = "127.0.0.1:9199"
 	// zonesBegin is how long a container takes to be at work.
 	zonesBegin = 3 * time.Second
 	// zonesWriter is how long a writer writes: more than the slowest move may take.
@@ -48,6 +49,7 @@ func TestZones(t *testing.T) {
 		t.Run("via "+via, func(t *testing.T) {
 			z := newZones(t, via, nil)
 			z.in("a writer survives the loss of zones", z.testLoss)
+			z.in("metrics, health and the page tell of it", z.testPages)
 			z.in("what heals by itself is not left", z.testHeal)
 			z.in("all are lost, and one comes back", z.testAll)
 			z.in("a drained zone is left, and names are made once", z.testDrain)
@@ -94,7 +96,7 @@ func newZones(t *testing.T, via string, targets map[string]netip.Addr) *zones {
 	}
 	settings := []string{
 		"EFS_FILESYSTEM=nfs://" + server.Addr("a").String() + "/export", "EFS_ROOT=/zones",
-		"EFS_TARGETS=" + strings.Join(words, ","), "EFS_ZONE=a", "EFS_VIA=" + via,
+		"EFS_TARGETS=" + strings.Join(words, ","), "EFS_ZONE=a", "EFS_VIA=" + via, "EFS_HTTP=" + zonesHTTP,
 	}
 	t.Cleanup(z.remove)
 	run(t, z.h, "docker plugin create "+zonesPlugin+" /root/plugin && docker plugin set "+zonesPlugin+" "+strings.Join(settings, " ")+
