@@ -65,6 +65,7 @@ func TestZones(t *testing.T) {
 	for _, via := range []string{"relay", "direct"} {
 		t.Run("mount targets that share no state, via "+via, func(t *testing.T) { testZonesStates(t, via) })
 	}
+	t.Run("gateways", testZonesGateway)
 	t.Run("Postgres", testZonesPostgres)
 }
 

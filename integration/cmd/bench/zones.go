@@ -104,9 +104,9 @@ func (z zones) write(way string, lasts time.Duration, happen func() error) (seco
 	}
 	ctx, cancel := context.WithTimeout(z.ctx, lasts+time.Minute)
 	defer cancel()
-	var out bytes.Buffer
+	var out, said bytes.Buffer
 	done := make(chan error, 1)
-	go func() { done <- z.host.Stream(ctx, fmt.Sprintf(line, dir, lasts), &out, &out) }()
+	go func() { done <- z.host.Stream(ctx, fmt.Sprintf(line, dir, lasts), &out, &said) }()
 	time.Sleep(4 * time.Second)
 	if err := happen(); err != nil {
 		return 0, err
@@ -120,7 +120,7 @@ func (z zones) write(way string, lasts time.Duration, happen func() error) (seco
 		Error   string  `json:"error"`
 	}
 	if err := json.Unmarshal(out.Bytes(), &report); err != nil {
-		return 0, fmt.Errorf("the writer says %q: %w", out.String(), errors.Join(err, runErr))
+		return 0, fmt.Errorf("the writer says %q, %q: %w", out.String(), said.String(), errors.Join(err, runErr))
 	}
 	if report.Error != "" {
 		return 0, errors.New(report.Error)
