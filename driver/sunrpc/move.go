@@ -19,8 +19,9 @@ const (
 	moverName = "docker-volume-efs-mover"
 	// moverFile is its open file: the first of exec.Cmd.ExtraFiles.
 	moverFile = 3
-	// attempt is how long one mover may take: far more than the write does.
-	attempt = 300 * time.Millisecond
+	// firstAttempt is how long the first mover may take, far more than the write does; each
+	// next one twice as long, as a machine may be busy.
+	firstAttempt = 300 * time.Millisecond
 )
 
 // Move has a transport connect to another address of its server, at the same port. A
@@ -32,8 +33,8 @@ const (
 // whose address it would then undo. So a process of its own writes, which can be killed and
 // tried again. Move does so until the context ends.
 func (t *Table) Move(ctx context.Context, name string, server netip.Addr) error {
-	for {
-		err := t.moveOnce(ctx, name, server)
+	for attempt := firstAttempt; ; attempt *= 2 {
+		err := t.moveOnce(ctx, name, server, attempt)
 		switch {
 		case err == nil:
 			return nil
@@ -45,7 +46,7 @@ func (t *Table) Move(ctx context.Context, name string, server netip.Addr) error 
 	}
 }
 
-func (t *Table) moveOnce(ctx context.Context, name string, server netip.Addr) error {
+func (t *Table) moveOnce(ctx context.Context, name string, server netip.Addr, attempt time.Duration) error {
 	file, err := t.sys.OpenFile(path.Join(switches, name, addressFile), os.O_WRONLY, 0)
 	if err != nil {
 		return err
@@ -53,29 +54,31 @@ func (t *Table) moveOnce(ctx context.Context, name string, server netip.Addr) er
 	defer file.Close()
 	ctx, cancel := context.WithTimeout(ctx, attempt)
 	defer cancel()
-	var said bytes.Buffer
+	var done, said bytes.Buffer
 	mover := exec.CommandContext(ctx, "/proc/self/exe")
 	mover.Args = []string{moverName, server.String()}
 	mover.ExtraFiles = []*os.File{file}
-	mover.Stderr = &said
+	mover.Stdout, mover.Stderr = &done, &said
 	mover.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	err = mover.Run()
-	if err != nil && ctx.Err() != nil {
+	switch err = mover.Run(); {
+	case err == nil || done.Len() > 0:
+		return nil // it may have been killed on its way out
+	case ctx.Err() != nil:
 		return ctx.Err()
 	}
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
-	}
-	return nil
+	return fmt.Errorf("%w: %s", err, strings.TrimSpace(said.String()))
 }
 
 // IsMover tells whether this process is a mover. The program's main function asks before
 // anything else, and has it do nothing but RunMover.
 func IsMover() bool { return len(os.Args) == 2 && os.Args[0] == moverName }
 
-// RunMover does a mover's work, after which the process ends: with an exit status other than
-// 0 and the error on standard error, if there is one.
+// RunMover does a mover's work and says so on standard output, after which the process
+// ends: with an exit status other than 0 and the error on standard error, if there is one.
 func RunMover() error {
 	_, err := os.NewFile(moverFile, addressFile).WriteString(os.Args[1])
+	if err == nil {
+		_, err = fmt.Println("moved")
+	}
 	return err
 }
