@@ -1,7 +1,8 @@
 // Package relay passes bytes between NFS clients and the mount target that a
 // group has chosen, and takes the clients along when the group moves.
 //
-// Plain connections are spliced: their bytes never enter this process, and are
+// Plain connections are spliced, but for small messages, which take fewer system calls
+// through memory: what flows in bulk never enters this process. Bytes are
 // counted by asking the kernel (TCP_INFO), never by wrapping a connection. A
 // relay accepts always. Where no mount target answers it holds a client, unread,
 // since a refused one would stay away for seconds. A client is never left with

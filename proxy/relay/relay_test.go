@@ -326,13 +326,17 @@ func TestIdlePairsGiveTheirPipesBack(t *testing.T) {
 	}
 	eventually(t, "all are connected", func() bool { s := w.Stats(); return s.Conns == pairs && s.Held == 0 })
 	idle := descriptors(t)
-	talk := func() {
+	talk := func(text string) {
 		for _, client := range clients {
-			send(t, client, "hello")
-			expect(t, client, "hello")
+			send(t, client, text)
+			expect(t, client, text)
 		}
 	}
-	talk()
+	talk("hello")
+	if little := descriptors(t); little > idle+8 {
+		t.Errorf("%d descriptors idle, %d after a few bytes", idle, little)
+	}
+	talk(strings.Repeat("much", 32<<10))
 	if busy := descriptors(t); busy < idle+2*pairs {
 		t.Errorf("%d descriptors idle, %d busy: are pipes used?", idle, busy)
 	}
@@ -342,7 +346,7 @@ func TestIdlePairsGiveTheirPipesBack(t *testing.T) {
 		runtime.GC()
 		return descriptors(t) <= idle+8
 	})
-	talk()
+	talk("hello again")
 }
 
 func TestShutdownWaitsForClientsAndThenResetsThem(t *testing.T) {
@@ -427,7 +431,10 @@ func TestTwoThousandConnectionsAtOnceAreServed(t *testing.T) {
 	}
 	clients.Wait()
 	eventually(t, "all pairs end", func() bool { return w.Stats().Conns == 0 })
-	if stats := w.Stats(); stats.Accepted != count || stats.Targets[0].In != count*11 {
+	// The kernel counts a FIN as a byte; that of a connection which is closed just as it comes
+	// cannot be told from one.
+	const few = count / 100
+	if stats := w.Stats(); stats.Accepted != count || stats.Targets[0].In-count*11 > few {
 		t.Errorf("%+v", stats)
 	}
 }
