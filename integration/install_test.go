@@ -20,7 +20,7 @@ func TestInstall(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_, _ = h.Run(context.Background(), "docker volume rm -f kept; docker plugin rm -f dev/installed; rm -rf /root/plugin.installed")
+		_, _ = h.Run(context.Background(), "docker plugin enable dev/installed; docker volume rm -f inside; docker plugin disable -f dev/installed; docker plugin rm -f dev/installed; rm -rf /root/plugin.installed")
 	})
 	// say runs it and returns what it says, with its exit status as the last line.
 	say := func(words string) string {
@@ -40,7 +40,7 @@ func TestInstall(t *testing.T) {
 			"install dev/installed:latest /root/plugin", "replacing dev/installed:latest; its settings are kept",
 		},
 		{
-			"with volumes it is in use", "docker volume create -d dev/installed kept && docker run --rm -v kept:/data busybox touch /data/file",
+			"with volumes it is in use", "docker volume create -d dev/installed inside && docker run --rm -v inside:/data busybox touch /data/file",
 			"uninstall dev/installed:latest", "is in use, left as it is",
 		},
 	} {
@@ -55,7 +55,7 @@ func TestInstall(t *testing.T) {
 		t.Errorf("after all that the plugin is %s", got)
 	}
 	t.Run("data inside it is not removed with it", func(t *testing.T) {
-		run(t, h, "docker plugin disable -f dev/installed")
+		run(t, h, "docker volume rm inside") // which keeps the data in the trash
 		if said := say("uninstall dev/installed:latest"); !strings.Contains(said, "holds data of volumes itself") || !strings.HasSuffix(strings.TrimSpace(said), "1") {
 			t.Fatalf("it says %s", said)
 		}
