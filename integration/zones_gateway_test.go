@@ -21,18 +21,18 @@ func testZonesGateway(t *testing.T) {
 	const certificate = `mkdir -p %[1]s && cd %[1]s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 ` +
 		`-keyout key.pem -out cert.pem -subj /CN=pair -addext subjectAltName=DNS:pair 2>/dev/null`
 	run(t, z.h, fmt.Sprintf(certificate, gatewayDir))
-	targets := ""
+	var targets strings.Builder
 	for zone, addr := range z.targets {
-		targets += fmt.Sprintf(" --target %s=%s", zone, addr)
+		targets.WriteString(fmt.Sprintf(" --target %s=%s", zone, addr))
 	}
 	const identity = " --cert " + gatewayDir + "/cert.pem --key " + gatewayDir + "/key.pem --peer-ca " + gatewayDir + "/cert.pem --peer-name pair"
 	for _, row := range []struct {
 		name     string
 		gateways []string
 	}{
-		{"one in the clear", []string{"--listen 127.0.0.1:2051 --zone a" + targets}},
+		{"one in the clear", []string{"--listen 127.0.0.1:2051 --zone a" + targets.String()}},
 		{"a pair", []string{
-			"--peer-listen 127.0.0.1:2052 --zone a" + targets + strings.ReplaceAll(identity, " --peer-name pair", ""),
+			"--peer-listen 127.0.0.1:2052 --zone a" + targets.String() + strings.ReplaceAll(identity, " --peer-name pair", ""),
 			"--listen 127.0.0.1:2051 --peer-connect cloud=127.0.0.1:2052" + identity,
 		}},
 	} {
