@@ -23,7 +23,7 @@ func testZonesGateway(t *testing.T) {
 	run(t, z.h, fmt.Sprintf(certificate, gatewayDir))
 	var targets strings.Builder
 	for zone, addr := range z.targets {
-		targets.WriteString(fmt.Sprintf(" --target %s=%s", zone, addr))
+		fmt.Fprintf(&targets, " --target %s=%s", zone, addr)
 	}
 	const identity = " --cert " + gatewayDir + "/cert.pem --key " + gatewayDir + "/key.pem --peer-ca " + gatewayDir + "/cert.pem --peer-name pair"
 	for _, row := range []struct {
