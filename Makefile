@@ -121,8 +121,8 @@ vuln: ## Known vulnerabilities that the code reaches (asks vuln.go.dev)
 
 .PHONY: bench
 bench: lab ## Measure beside mount -t nfs4, the local driver, HAProxy and stunnel, into docs/benchmarks.md
-	@$(SUDO) build/lab/bench -o build/benchmarks.md
-	@cp build/benchmarks.md docs/benchmarks.md
+	@$(SUDO) build/lab/bench -o build/benchmarks.md $(if $(filter-out .,$(RUN)),-only '$(RUN)')
+	@$(if $(filter-out .,$(RUN)),true,cp build/benchmarks.md docs/benchmarks.md)
 
 ##@ Test hosts
 

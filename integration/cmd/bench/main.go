@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,12 @@ const (
 	bundleDir = "build/plugin-amd64"
 	hostbench = "build/lab/hostbench"
 	remote    = "/root/hostbench"
+
+	// The parts that can be measured alone: the data path, mounts and queries, and what
+	// zones cost.
+	partRelays = "relays"
+	partMounts = "mounts"
+	partZones  = "zones"
 
 	// manyVolumes is the number of the targets for List and Get.
 	manyVolumes = 10000
@@ -37,7 +44,11 @@ func main() {
 
 func run() error {
 	out := flag.String("o", "docs/benchmarks.md", "the page to write")
+	only := flag.String("only", "", "measure a part: relays, mounts, zones; the page then has nothing else")
 	flag.Parse()
+	if !slices.Contains([]string{"", partRelays, partMounts, partZones}, *only) {
+		return fmt.Errorf("-only %s: no such part, write relays, mounts or zones", *only)
+	}
 	prepare := func(ctx context.Context) error {
 		if err := lab.Prepare(ctx, lab.Suites()[0], os.Stderr); err != nil {
 			return err
@@ -61,22 +72,30 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	relays, err := measureRelays(ctx, peers)
-	if err != nil {
-		return err
+	var all results
+	if *only == "" || *only == partRelays {
+		if all.relays, err = measureRelays(ctx, peers); err != nil {
+			return err
+		}
+	}
+	if *only == partRelays {
+		return all.write(*out)
 	}
 	l, err := lab.Start(ctx, lab.Options{Hosts: []string{"host-a"}, Log: os.Stderr})
 	if err != nil {
 		return err
 	}
-	results, err := measureAll(ctx, l, peers)
-	if err != nil {
+	b := &bench{ctx: ctx, lab: l, host: l.Host("host-a"), peers: peers, results: all}
+	if err := b.measureHost(*only); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	results.relays = relays
-	page := results.page()
+	return errors.Join(b.results.write(*out), l.Close())
+}
+
+func (r results) write(file string) error {
+	page := r.page()
 	fmt.Print(page)
-	return errors.Join(os.WriteFile(*out, []byte(page), 0o644), l.Close())
+	return os.WriteFile(file, []byte(page), 0o644)
 }
 
 // summary is hostbench's.
@@ -109,31 +128,34 @@ type results struct {
 	stalls                               []stall
 }
 
-func measureAll(ctx context.Context, l *lab.Lab, peers string) (results, error) {
-	b := &bench{ctx: ctx, lab: l, host: l.Host("host-a"), peers: peers}
+// measureHost measures on a test host: all, or one part.
+func (b *bench) measureHost(only string) error {
 	for _, step := range []struct {
-		what string
-		do   func() error
+		part, what string
+		do         func() error
 	}{
-		{"bring the programs to the host", b.prepare},
-		{"mounts of a file system in use", b.further},
-		{"first mounts of a file system", b.first},
-		{"parallel mounts, and with a dead file system", b.parallel},
-		{"memory of an idle plugin", func() error { return b.memory(&b.results.idleMiB) }},
-		{"10,000 volumes", b.many},
-		{"mounts through Docker", b.through},
-		{"bring HAProxy, fio and a plugin with three zones", b.prepareZones},
-		{"fio and pgbench", b.loads},
-		{"stalls", b.stalls},
+		{"", "bring the programs to the host", b.prepare},
+		{partMounts, "mounts of a file system in use", b.further},
+		{partMounts, "first mounts of a file system", b.first},
+		{partMounts, "parallel mounts, and with a dead file system", b.parallel},
+		{partMounts, "memory of an idle plugin", func() error { return b.memory(&b.results.idleMiB) }},
+		{partMounts, "10,000 volumes", b.many},
+		{partMounts, "mounts through Docker", b.through},
+		{partZones, "bring HAProxy, fio and a plugin with three zones", b.prepareZones},
+		{partZones, "fio and pgbench", b.loads},
+		{partZones, "stalls", b.stalls},
 	} {
+		if only != "" && step.part != "" && step.part != only {
+			continue
+		}
 		start := time.Now()
 		fmt.Fprintf(os.Stderr, "bench: %s\n", step.what)
 		if err := step.do(); err != nil {
-			return results{}, fmt.Errorf("%s: %w", step.what, err)
+			return fmt.Errorf("%s: %w", step.what, err)
 		}
 		fmt.Fprintf(os.Stderr, "bench: %s: %.0f s\n", step.what, time.Since(start).Seconds())
 	}
-	return b.results, nil
+	return nil
 }
 
 func (b *bench) prepare() error {

@@ -20,14 +20,20 @@ Written by %[1]smake bench%[1]s on a test host: Linux %s, Docker Engine %s, two 
 machine is slow and shared, so the ratios count and not the times. Peers take turns with the plugin, round by round. Milliseconds.
 
 `, "`", r.kernel, r.engine)
-	r.mounts(&p)
-	r.queriesTable(&p)
-	r.relayPage(&p)
-	r.loadTable(&p)
-	r.stallTable(&p)
+	if r.further != nil {
+		r.mounts(&p)
+		r.queriesTable(&p)
+	}
+	if r.relays.Plain != nil {
+		r.relayPage(&p)
+	}
+	if r.loads != nil {
+		r.loadTable(&p)
+		r.stallTable(&p)
+	}
 	fmt.Fprintf(&p, `## Options
 
-%[1]sbuild/lab/bench -o FILE%[1]s writes another page.
+%[1]smake bench RUN=relays%[1]s (or %[1]smounts%[1]s, %[1]szones%[1]s) measures one part and leaves this page alone; the result is %[1]sbuild/benchmarks.md%[1]s.
 
 ## Examples
 
@@ -71,7 +77,7 @@ func (r results) queriesTable(p *strings.Builder) {
 	fmt.Fprintf(p, "| start of the process to listening socket | %s | 50 |\n", cells(r.start["start"]))
 	fmt.Fprintf(p, "| start of the process to the first answered List | %s | |\n\n", cells(r.start["answer"]))
 	fmt.Fprintf(p, "### Size\n\n| what | MiB | target |\n|---|---|---|\n")
-	fmt.Fprintf(p, "| resident memory, idle, both processes | %.1f | 25 |\n| resident memory, idle, 10,000 volumes | %.1f | |\n| root file system | %.1f | 20 |\n\n",
+	fmt.Fprintf(p, "| resident memory, idle, both processes (Pss) | %.1f | 25 |\n| resident memory, idle, 10,000 volumes | %.1f | |\n| root file system | %.1f | 20 |\n\n",
 		r.idleMiB, r.idleManyMiB, r.rootfsMiB)
 }
 

@@ -76,7 +76,7 @@ func start(c config) (any, error) {
 }
 
 // memory is the resident memory of an idle plugin, in MiB: of all its processes, what
-// they share counted for each.
+// they share, as the program itself, counted once (Pss, proc_pid_smaps(5)).
 func memory(c config) (any, error) {
 	s, _, err := serve(c, "nfs://"+c.server+"/export")
 	if err != nil {
@@ -112,15 +112,15 @@ func memory(c config) (any, error) {
 }
 
 func resident(pid string) (mib float64, err error) {
-	status, err := os.ReadFile("/proc/" + pid + "/status")
+	maps, err := os.ReadFile("/proc/" + pid + "/smaps_rollup")
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+	for line := range strings.Lines(string(maps)) {
+		if rest, ok := strings.CutPrefix(line, "Pss:"); ok {
 			kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
 			return kib / 1024, err
 		}
 	}
-	return 0, fmt.Errorf("no VmRSS of process %s", pid)
+	return 0, fmt.Errorf("no Pss of process %s", pid)
 }
