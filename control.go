@@ -32,7 +32,18 @@ func ask(ctx context.Context, data, method, path string) ([]byte, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		},
 	}}
-	request, err := http.NewRequestWithContext(ctx, method, "http://plugin"+path, nil)
+	return exchange(ctx, &client, method, "http://plugin"+path)
+}
+
+// askHTTP is ask for what serves pages at an address (EFS_HTTP, relay --http), which tells and
+// takes no orders.
+func askHTTP(ctx context.Context, address, path string) ([]byte, error) {
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	return exchange(ctx, &client, http.MethodGet, "http://"+address+path)
+}
+
+func exchange(ctx context.Context, client *http.Client, method, url string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -19,36 +19,42 @@ import (
 var errTrouble = errors.New("there is trouble, see above")
 
 func statusCommand(exit *int) *cobra.Command {
-	var data string
+	var data, address string
 	var asJSON bool
 	command := &cobra.Command{
 		Use:   "status",
 		Short: "Show file systems, mount targets, relays and mounts of the running plugin",
 		Long: `Show how the running plugin on this host is: its file systems, their mount
 targets with zone, state and traffic, relays, moves, what is mounted by whom and
-since when, and what is wrong. It asks the control socket in the data directory;
-the same is on the status page of EFS_HTTP. Of a gateway (the relay command), show
+since when, and what is wrong. It asks the control socket in the data directory, or
+with --http the address of the status page (EFS_HTTP). Of a gateway (the relay command), show
 its targets and clients.
 
 Exit status: 0 all is well, 1 there is trouble or nothing runs there, 2 wrong use.`,
 		Example: `  docker-volume-efs status
   docker-volume-efs status --data /run/docker-volume-efs-relay     # of a gateway
+  docker-volume-efs status --http 127.0.0.1:9199
   docker-volume-efs status --json | jq '.filesystems[].targets'`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			*exit = exitTrouble
 			ctx, cancel := context.WithTimeout(command.Context(), askLimit)
 			defer cancel()
-			return showStatus(ctx, data, asJSON, os.Stdout)
+			if address != "" {
+				return showStatus(asJSON, os.Stdout, func(path string) ([]byte, error) { return askHTTP(ctx, address, path) })
+			}
+			return showStatus(asJSON, os.Stdout, func(path string) ([]byte, error) { return ask(ctx, data, http.MethodGet, path) })
 		},
 	}
 	command.Flags().StringVar(&data, "data", defaultData, "the data directory of the plugin or gateway")
+	command.Flags().StringVar(&address, "http", "", "ask the status page's `ADDRESS:PORT` instead, also on another machine")
+	command.MarkFlagsMutuallyExclusive("data", "http")
 	command.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return command
 }
 
-func showStatus(ctx context.Context, data string, asJSON bool, out io.Writer) error {
-	content, err := ask(ctx, data, http.MethodGet, "/status.json")
+func showStatus(asJSON bool, out io.Writer, ask func(path string) ([]byte, error)) error {
+	content, err := ask("/status.json")
 	if err != nil {
 		return fmt.Errorf("ask the running plugin or gateway: %w", err)
 	}

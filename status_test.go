@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -56,13 +58,21 @@ func TestStatusPrintsWhatThePluginTells(t *testing.T) {
 		{"for programs, in trouble", ill, true, []string{`"EFS_VIA is wrong"`}, errTrouble},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			var out bytes.Buffer
-			if err := showStatus(t.Context(), plugged(t, row.snapshot), row.asJSON, &out); !errors.Is(err, row.err) {
-				t.Errorf("the error is %v, want %v", err, row.err)
-			}
-			for _, want := range row.has {
-				if !strings.Contains(out.String(), want) {
-					t.Errorf("it does not print %q:\n%s", want, out.String())
+			data := plugged(t, row.snapshot)
+			page := httptest.NewServer(web.Handler(func() status.Snapshot { return row.snapshot }, new(lines).logger()))
+			defer page.Close()
+			for over, ask := range map[string]func(string) ([]byte, error){
+				"the control socket": func(path string) ([]byte, error) { return ask(t.Context(), data, http.MethodGet, path) },
+				"HTTP":               func(path string) ([]byte, error) { return askHTTP(t.Context(), page.Listener.Addr().String(), path) },
+			} {
+				var out bytes.Buffer
+				if err := showStatus(row.asJSON, &out, ask); !errors.Is(err, row.err) {
+					t.Errorf("over %s the error is %v, want %v", over, err, row.err)
+				}
+				for _, want := range row.has {
+					if !strings.Contains(out.String(), want) {
+						t.Errorf("over %s it does not print %q:\n%s", over, want, out.String())
+					}
 				}
 			}
 		})
@@ -70,7 +80,7 @@ func TestStatusPrintsWhatThePluginTells(t *testing.T) {
 }
 
 func TestStatusWithoutAPluginSaysSo(t *testing.T) {
-	err := showStatus(t.Context(), t.TempDir(), false, &bytes.Buffer{})
+	err := showStatus(false, &bytes.Buffer{}, func(path string) ([]byte, error) { return ask(t.Context(), t.TempDir(), http.MethodGet, path) })
 	if err == nil || !strings.Contains(err.Error(), "docker plugin ls") {
 		t.Errorf("the error is %v", err)
 	}
