@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/integration/bundle"
 	"github.com/docker-volume-efs/docker-volume-efs/integration/lab"
@@ -178,9 +179,14 @@ func (s *siteHost) overview(ctx context.Context) (o siteOverview) {
 	s.t.Helper()
 	client := socketClient(s.h, siteData+"/control.sock")
 	defer client.CloseIdleConnections()
-	if err := getJSON(ctx, client, "/status.json", &o); err != nil {
-		s.t.Errorf("%s: ask the plugin for its status: %v", s.h.Name(), err)
+	// The control socket comes a moment after Docker's, which is there before the worker.
+	var err error
+	for begun := time.Now(); time.Since(begun) < 10*time.Second; time.Sleep(100 * time.Millisecond) {
+		if err = getJSON(ctx, client, "/status.json", &o); err == nil {
+			return o
+		}
 	}
+	s.t.Errorf("%s: ask the plugin for its status: %v", s.h.Name(), err)
 	return o
 }
 
