@@ -34,7 +34,7 @@ type fileSystem struct {
 	slots chan struct{} // one for each call under way
 
 	checking, refreshing, sweeping atomic.Bool   // one goroutine at a time does each
-	recoveries                     atomic.Uint64 // see watchRecovery
+	moves, recoveries              atomic.Uint64 // see watchRecovery
 
 	mu         sync.Mutex // guards the following fields
 	transports map[string]*transport
