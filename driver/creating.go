@@ -240,8 +240,11 @@ func (f *fileSystem) giveUp(ctx context.Context, record catalog.Record) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpLimit)
 	defer cancel()
 	_, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (struct{}, error) {
+		half := func(current catalog.Record) bool {
+			return current.State == catalog.Creating && current.CreatedBy == record.CreatedBy
+		}
 		current, err := c.Lookup(record.Name)
-		if err != nil || ctx.Err() != nil || current.State != catalog.Creating || current.CreatedBy != record.CreatedBy {
+		if err != nil || ctx.Err() != nil || !half(current) {
 			return struct{}{}, err
 		}
 		parent, err := s.base.Open(path.Dir(record.Path))
@@ -249,7 +252,7 @@ func (f *fileSystem) giveUp(ctx context.Context, record catalog.Record) {
 			_ = parent.RemoveEmpty(path.Base(record.Path))
 			_ = parent.Close()
 		}
-		return struct{}{}, c.Drop(record.Name)
+		return struct{}{}, c.DropIf(record.Name, half)
 	})
 	if err != nil {
 		f.d.log.WithField("volume", record.Name).Warnf("take back its record: %v", err)

@@ -3,10 +3,12 @@ package driver_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
@@ -203,6 +205,27 @@ func TestRemovalThatAnotherHostHasFinishedTakesNothingElse(t *testing.T) {
 	a.remove("data")
 	if !exists(t, filepath.Join(shared, "data/new")) {
 		t.Error("the new directory is gone")
+	}
+}
+
+// TestRemoveOnOneHostAndCreateOnAnotherAtTheSameMoment ends with a volume or without
+// one, never with half of one.
+func TestRemoveOnOneHostAndCreateOnAnotherAtTheSameMoment(t *testing.T) {
+	shared := t.TempDir()
+	a, b := newHost(t, shared), newHost(t, shared)
+	for i := range 500 {
+		name := fmt.Sprint("v", i)
+		a.create(name)
+		removed := make(chan error)
+		go func() { removed <- a.Remove(t.Context(), name) }()
+		time.Sleep(time.Duration(rand.IntN(600)) * time.Microsecond)
+		if err := errors.Join(b.Create(t.Context(), name, nil), <-removed); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		record := exists(t, filepath.Join(shared, ".docker-volume-efs/volumes", name+".json"))
+		if dir := exists(t, filepath.Join(shared, name)); record != dir {
+			t.Errorf("%s has a record: %v, a directory: %v", name, record, dir)
+		}
 	}
 }
 

@@ -204,7 +204,7 @@ func (p *barePlugin) cleanUp() {
 	p.hangUp()
 	ctx, cancel := bareContext()
 	defer cancel()
-	out, err := p.host.Run(ctx, fmt.Sprintf(`[ ! -e %[1]s/log ] || tail -n 60 %[1]s/log
+	out, err := p.host.Run(ctx, fmt.Sprintf(`[ ! -e %[1]s/log ] || tail -n 25 %[1]s/log
 		[ ! -e %[1]s/pid ] || kill -KILL $(cat %[1]s/pid) 2>/dev/null
 		grep -o ' %[1]s/data[^ ]*' /proc/self/mountinfo | tac | while read -r m; do umount -l "$m"; done
 		rm -rf --one-file-system %[1]s`, p.dir))

@@ -81,7 +81,7 @@ func record(t *testing.T, name, text string) {
 	if err := os.WriteFile(filepath.Join(t.ArtifactDir(), name), []byte(text), 0o644); err != nil {
 		t.Error(err)
 	}
-	t.Logf("%s ends:\n%s", name, text[max(0, len(text)-2500):])
+	t.Logf("%s ends:\n%s", name, text[max(0, len(text)-1200):])
 }
 
 // run runs a line of shell on a host and fails the test if the command fails.

@@ -221,7 +221,8 @@ func (c *Catalog) Add(record Record) (current Record, won bool, err error) {
 		return current, false, err
 	}
 	if err == nil {
-		err = c.dirs[volumesDir].Sync()
+		// Again: a removal of an older volume of that name may just have taken it.
+		err = errors.Join(c.claim(record), c.dirs[volumesDir].Sync())
 	}
 	return record, err == nil, err
 }
@@ -249,20 +250,59 @@ func (c *Catalog) Drop(name string) error {
 	if err := c.dirs[volumesDir].Sync(); err != nil {
 		return err
 	}
-	return c.dirs[pathsDir].Unlink(name)
+	return c.unclaim(name)
 }
 
 // DropRemoved removes the record of a volume whose data has left, unless
 // another host has done that and the name means another volume by now.
 func (c *Catalog) DropRemoved(record Record) error {
-	current, err := c.Lookup(record.Name)
-	if errors.Is(err, ErrNotFound) || err == nil && (current.State != Removing || current.Trash != record.Trash) {
+	return c.DropIf(record.Name, func(current Record) bool {
+		return current.State == Removing && current.Trash == record.Trash
+	})
+}
+
+// DropIf removes a record if it is still the one that is meant; one that is not there
+// is no error. Between a look at a record and its removal another host may put a new
+// one of that name there. So the record is first moved to where only this call finds
+// it, and goes back if it is not the one.
+func (c *Catalog) DropIf(name string, meant func(Record) bool) error {
+	current, err := c.Lookup(name)
+	if errors.Is(err, ErrNotFound) || err == nil && !meant(current) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return c.Drop(record.Name)
+	tmp, volumes := c.dirs[tmpDir], c.dirs[volumesDir]
+	taken := c.host + "-" + rand.Text()
+	if err := volumes.Rename(name+suffix, tmp, taken); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // another host was faster
+		}
+		return err
+	}
+	return c.dropTaken(taken, name, meant)
+}
+
+// dropTaken is the second half of [Catalog.DropIf]: the record of that name is in tmp/.
+func (c *Catalog) dropTaken(taken, name string, meant func(Record) bool) error {
+	tmp, volumes := c.dirs[tmpDir], c.dirs[volumesDir]
+	data, err := tmp.ReadFile(taken)
+	if err != nil {
+		return errors.Join(err, tmp.Rename(taken, volumes, name+suffix))
+	}
+	if current, err := parseRecord(name, data); err != nil || !meant(current) {
+		// By a link: if there is a new one again, that one is in use.
+		err := tmp.Link(taken, volumes, name+suffix)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		return errors.Join(tmp.Unlink(taken), volumes.Sync())
+	}
+	if err := errors.Join(tmp.Unlink(taken), volumes.Sync()); err != nil {
+		return err
+	}
+	return c.unclaim(name)
 }
 
 // SetAside moves a damaged record out of the way, keeps its bytes in the

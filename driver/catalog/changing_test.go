@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -196,6 +197,76 @@ func TestDropRemoved(t *testing.T) {
 		wantError(t, c.DropRemoved(mine), catalog.ErrDamaged)
 		wantNames(t, inside(root, "volumes"), "data.json")
 	})
+}
+
+func TestDropOfARecordThatChangedAfterTheLook(t *testing.T) {
+	mine, fresh := record("data", at("/own"), removing("entry", 7)), record("data", at("/own"), by("other"))
+	removed := func(r catalog.Record) bool { return r.Trash == "entry" }
+	for _, row := range []struct {
+		name    string
+		taken   string
+		present *catalog.Record
+		want    *catalog.Record
+	}{
+		{"drops the one that is meant", text(t, mine), nil, nil},
+		{"leaves what has come since", text(t, mine), &fresh, &fresh},
+		{"puts another one back", text(t, fresh), nil, &fresh},
+		{"prefers what has come since", text(t, record("data", by("third"))), &fresh, &fresh},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			root := t.TempDir()
+			c := open(t, root)
+			add(t, c, fresh)
+			if row.present == nil {
+				must(t, os.Remove(inside(root, "volumes", "data.json")))
+			}
+			write(t, inside(root, catalog.TmpDir, "taken"), row.taken)
+			must(t, c.DropTaken("taken", "data", removed))
+			wantNames(t, inside(root, catalog.TmpDir))
+			if row.want == nil {
+				wantNone(t, c, "data")
+				wantNames(t, inside(root, "paths"))
+				return
+			}
+			wantRecord(t, c, *row.want)
+			wantNames(t, inside(root, "paths"), "data")
+		})
+	}
+	t.Run("puts one back that it cannot read", func(t *testing.T) {
+		root := t.TempDir()
+		c := open(t, root)
+		must(t, os.Mkdir(inside(root, catalog.TmpDir, "taken"), 0o700))
+		if err := c.DropTaken("taken", "data", removed); err == nil {
+			t.Error("no error")
+		}
+		wantNames(t, inside(root, "volumes"), "data.json")
+		wantNames(t, inside(root, catalog.TmpDir))
+	})
+}
+
+// TestANewVolumeOfTheNameKeepsItsMark has one host finish a removal while another makes
+// the volume anew, again and again.
+func TestANewVolumeOfTheNameKeepsItsMark(t *testing.T) {
+	root := t.TempDir()
+	a, b := open(t, root), open(t, root)
+	old, fresh := record("data", at("/own"), removing("entry", 7)), record("data", at("/own"), by("other"))
+	for range 300 {
+		add(t, a, old)
+		done := make(chan error)
+		go func() { done <- a.DropRemoved(old) }()
+		for won := false; !won; {
+			var err error
+			_, won, err = b.Add(fresh)
+			if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+				t.Error(err)
+			}
+		}
+		must(t, <-done)
+		wantRecord(t, b, fresh)
+		wantNames(t, inside(root, "paths"), "data")
+		must(t, b.Drop("data"))
+		wantNames(t, inside(root, "paths"))
+	}
 }
 
 func TestSetAside(t *testing.T) {

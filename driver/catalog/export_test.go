@@ -13,3 +13,12 @@ func (r Record) Encode() ([]byte, error) { return r.encode() }
 func UndoWrongMove(entry, parent *tree.Dir, name string, inode uint64) error {
 	return undoWrongMove(entry, parent, name, inode)
 }
+
+// DropTaken is dropTaken: what another host does between the look at a record and its
+// removal cannot be timed from outside.
+func (c *Catalog) DropTaken(taken, name string, meant func(Record) bool) error {
+	return c.dropTaken(taken, name, meant)
+}
+
+// TmpDir is where a record is while it is taken.
+const TmpDir = tmpDir

@@ -24,6 +24,20 @@ func (c *Catalog) claim(record Record) error {
 	return err
 }
 
+// unclaim takes the mark of a volume away whose record has gone. If there is a new
+// record by then, it is marked again: one that lies in another volume's directory
+// unseen would lose its data with that one.
+func (c *Catalog) unclaim(name string) error {
+	if err := c.dirs[pathsDir].Unlink(name); err != nil {
+		return err
+	}
+	current, err := c.Lookup(name)
+	if err != nil {
+		return nil //nolint:nilerr // none, or one that Neighbours cannot read either
+	}
+	return c.claim(current)
+}
+
 // Neighbours returns the other volumes of this file system whose directories are the
 // same as the record's, contain it, or lie inside it. A neighbour whose record cannot be
 // read is an error: nothing is known about where its data is.

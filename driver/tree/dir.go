@@ -119,11 +119,21 @@ func (d *Dir) openAt(name string, flags int, mode uint64) (int, error) {
 		Mode:    mode,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
 	}
-	fd := -1
-	err := retry(func() (err error) {
-		fd, err = unix.Openat2(d.fd, name, &how)
-		return err
-	})
+	var (
+		fd  int
+		err error
+	)
+	// What is moved out of d while it is being opened looks like a mount
+	// (complete_walk, fs/namei.c). A mount is still there the next time.
+	for range 4 {
+		err = retry(func() (err error) {
+			fd, err = unix.Openat2(d.fd, name, &how)
+			return err
+		})
+		if !errors.Is(err, unix.EXDEV) {
+			break
+		}
+	}
 	if err != nil {
 		return -1, d.fail("open", name, err)
 	}
