@@ -109,7 +109,7 @@ integration: lab ## The tests on the hosts (RUN=Protocol, LAB_SUITE=trixie|bookw
 
 .PHONY: soak
 soak: ## Postgres under pgbench for 10 minutes on each path, with a move every 20 s
-	@ZONES_SOAK=10m ZONES_SOAK_VIA='relay direct' $(MAKE) integration RUN='TestZones/Postgres'
+	@ZONES_SOAK=10m ZONES_SOAK_VIA='relay direct' $(MAKE) integration RUN='TestZones/host-d/Postgres'
 
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME=10s

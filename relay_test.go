@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/proxytest"
 )
 
 // asCommand makes the test's program the command itself, for tests that look from outside.
@@ -163,62 +164,7 @@ func (p *process) worker() int {
 // nfsServer answers NULL, and anything else by saying it again.
 func nfsServer(t *testing.T) (addr string) {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex
-	var all []net.Conn
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if errors.Is(err, net.ErrClosed) {
-				return
-			} else if err != nil {
-				continue
-			}
-			mu.Lock()
-			all = append(all, conn)
-			mu.Unlock()
-			running.Go(func() {
-				defer conn.Close()
-				answerNull(conn)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		mu.Lock()
-		for _, conn := range all {
-			_ = conn.Close()
-		}
-		mu.Unlock()
-		running.Wait()
-	})
-	return listener.Addr().String()
-}
-
-func answerNull(conn net.Conn) {
-	call := make([]byte, 44)
-	for {
-		if _, err := io.ReadFull(conn, call[:4]); err != nil {
-			return
-		}
-		if binary.BigEndian.Uint32(call) != 1<<31|40 {
-			break
-		}
-		if _, err := io.ReadFull(conn, call[4:]); err != nil {
-			return
-		}
-		answer := append([]byte{0x80, 0, 0, 24}, call[4:8]...)
-		answer = append(answer, 0, 0, 0, 1)
-		if _, err := conn.Write(append(answer, make([]byte, 16)...)); err != nil {
-			return
-		}
-	}
-	_, _ = conn.Write(call[:4])
-	_, _ = io.Copy(conn, conn)
+	return proxytest.Serve(t, proxytest.Echo).Addr.String()
 }
 
 func connect(t *testing.T, addr string) net.Conn {

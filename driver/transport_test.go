@@ -1,14 +1,11 @@
 package driver_test
 
 import (
-	"encoding/binary"
-	"io"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
@@ -16,47 +13,14 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver/mount/mounttest"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/nfs"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/proxytest"
 )
 
-// nfsServer answers the question whether it is there, and nothing else.
+// nfsServer answers the question whether it is there.
 func nfsServer(t *testing.T) netip.AddrPort {
 	t.Helper()
 	mounttest.Loopback(t)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var running sync.WaitGroup
-	running.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			running.Go(func() {
-				defer conn.Close()
-				answerNull(conn)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = listener.Close()
-		running.Wait()
-	})
-	return listener.Addr().(*net.TCPAddr).AddrPort()
-}
-
-// answerNull accepts one call of NFS's NULL procedure (RFC 5531).
-func answerNull(conn io.ReadWriter) {
-	call := make([]byte, 44)
-	if _, err := io.ReadFull(conn, call); err != nil {
-		return
-	}
-	reply := make([]byte, 28)
-	binary.BigEndian.PutUint32(reply, 1<<31|24)
-	copy(reply[4:], call[4:8])
-	reply[11] = 1
-	_, _ = conn.Write(reply)
+	return proxytest.Serve(t, proxytest.Echo).Addr
 }
 
 // onServer has a host's home file system on an NFS server.

@@ -42,7 +42,7 @@ var shared struct {
 	err  error
 }
 
-// hosts returns the lab with host-a, host-b and, for the tests of zones, host-c, started by the first test that
+// hosts returns the lab with host-a, host-b and, for the tests of zones, host-c and host-d, started by the first test that
 // asks. A test that fails afterwards leaves the hosts' and the server's logs among
 // its artifacts (go test -artifacts) and their ends in its output.
 func hosts(t *testing.T) *lab.Lab {
@@ -50,7 +50,7 @@ func hosts(t *testing.T) *lab.Lab {
 	shared.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 		defer cancel()
-		shared.lab, shared.err = lab.Start(ctx, lab.Options{Suite: suite(), Hosts: []string{"host-a", "host-b", "host-c"}, Log: os.Stderr})
+		shared.lab, shared.err = lab.Start(ctx, lab.Options{Suite: suite(), Hosts: []string{"host-a", "host-b", "host-c", "host-d"}, Log: os.Stderr})
 	})
 	if shared.err != nil {
 		t.Fatalf("start the test hosts: %v", shared.err)

@@ -15,9 +15,9 @@ import (
 // gatewayDir is the gateways' directory on the host.
 const gatewayDir = "/root/gateway"
 
-// testZonesGateway mounts through gateways as a machine without mount targets of its own does.
-func testZonesGateway(t *testing.T) {
-	z := newZones(t, "relay", nil)
+// testGateways mounts through gateways as a machine without mount targets of its own does.
+func (p zonesPlace) testGateways(t *testing.T) {
+	z := p.install(t, "relay", nil)
 	const certificate = `mkdir -p %[1]s && cd %[1]s && openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 ` +
 		`-keyout key.pem -out cert.pem -subj /CN=pair -addext subjectAltName=DNS:pair 2>/dev/null`
 	run(t, z.h, fmt.Sprintf(certificate, gatewayDir))

@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/docker-volume-efs/docker-volume-efs/integration/lab"
 )
 
 func (z *zones) testLoss() {
@@ -176,25 +174,11 @@ func (z *zones) testPort() {
 	}
 }
 
-// twin gives mount targets of two servers with one file system: neither knows what clients
-// hold at the other.
-func twin(t *testing.T) (first, second *lab.Server) {
-	t.Helper()
-	l := hosts(t)
-	first, err := l.AddServer(t.Context(), "nfs-zones", nil, 41, 42, 43)
-	if err != nil {
-		t.Fatal(err)
-	}
-	second, err = l.AddServer(t.Context(), "nfs-twin", first, 51)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return first, second
-}
-
-func testZonesStates(t *testing.T, via string) {
-	first, second := twin(t)
-	z := newZones(t, via, map[string]netip.Addr{"a": first.Addr("a"), "b": second.Addr("a")})
+// testStates has mount targets of two servers with one file system: neither knows what
+// clients hold at the other.
+func (p zonesPlace) testStates(t *testing.T, via string) {
+	first, twin := p.servers(t)
+	z := p.install(t, via, map[string]netip.Addr{"a": first.Addr("a"), "b": twin.Addr("a")})
 	for _, row := range []struct {
 		name, args string
 		as         func(written)

@@ -20,16 +20,16 @@ var (
 	failed    = regexp.MustCompile(`number of failed transactions: (\d+)`)
 )
 
-// testZonesPostgres moves a data base under load every 20 s, by refusal, by silence and by
+// testPostgres moves a data base under load every 20 s, by refusal, by silence and by
 // command in turns, kills it at the end, and then looks for every transaction.
-func testZonesPostgres(t *testing.T) {
+func (p zonesPlace) testPostgres(t *testing.T) {
 	lasts, err := time.ParseDuration(cmp.Or(os.Getenv(zonesSoak), "75s"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for via := range strings.FieldsSeq(cmp.Or(os.Getenv(zonesSoak+"_VIA"), "relay")) {
 		t.Run("via "+via, func(t *testing.T) {
-			z := newZones(t, via, nil)
+			z := p.install(t, via, nil)
 			z.startPostgres()
 			psql := func(sql string) string {
 				return strings.TrimSpace(run(t, z.h, fmt.Sprintf("docker exec pg psql -U postgres -Atc %q", sql)))

@@ -18,6 +18,21 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/integration/lab"
 )
 
+// zonesPlace is a host, the server with a mount target in each of three zones, and another
+// with the same file system that knows nothing of the first one's clients.
+type zonesPlace struct {
+	host          string
+	server, twin  string
+	addresses     [3]byte // the last byte of each target's address
+	addressOfTwin byte
+}
+
+// Two places, so that two halves of the test run side by side: they mostly wait.
+var (
+	zonesFirst  = zonesPlace{"host-c", "zones-c", "twin-c", [3]byte{41, 42, 43}, 51}
+	zonesSecond = zonesPlace{"host-d", "zones-d", "twin-d", [3]byte{44, 45, 46}, 54}
+)
+
 // zones is a plugin of its own on a host of its own, whose file system has a mount target in
 // each of three zones; its home is zone a.
 type zones struct {
@@ -42,49 +57,67 @@ const (
 	zonesPatience = 10 * time.Second
 )
 
-// TestZones runs beside other tests: its host and its servers are used by nobody else.
+// TestZones runs beside other tests: its hosts and its servers are used by nobody else.
 func TestZones(t *testing.T) {
 	t.Parallel()
-	for _, via := range []string{"relay", "direct"} {
-		t.Run("via "+via, func(t *testing.T) {
-			z := newZones(t, via, nil)
-			z.in("a writer survives the loss of zones", z.testLoss)
-			z.in("metrics, health and the page tell of it", z.testPages)
-			z.in("what heals by itself is not left", z.testHeal)
-			z.in("all are lost, and one comes back", z.testAll)
-			z.in("a drained zone is left, and names are made once", z.testDrain)
-			if via == "relay" {
-				z.in("a mount target that comes and goes costs two moves", z.testFlap)
-				z.in("packets are lost in one direction", z.testDirections)
-				z.in("a writer survives the plugin", z.testPlugin)
-				z.in("the port of the relay is taken", z.testPort)
-				z.in("processes get nothing from the relay", z.testAdmission)
-			}
+	t.Run(zonesFirst.host, func(t *testing.T) {
+		t.Parallel()
+		t.Run("one file system", func(t *testing.T) {
+			z := zonesFirst.install(t, "relay", nil)
+			z.testBoth()
+			z.in("a mount target that comes and goes costs two moves", z.testFlap)
+			z.in("packets are lost in one direction", z.testDirections)
+			z.in("a writer survives the plugin", z.testPlugin)
+			z.in("the port of the relay is taken", z.testPort)
+			z.in("processes get nothing from the relay", z.testAdmission)
 		})
-	}
-	for _, via := range []string{"relay", "direct"} {
-		t.Run("mount targets that share no state, via "+via, func(t *testing.T) { testZonesStates(t, via) })
-	}
-	t.Run("gateways", testZonesGateway)
-	t.Run("Postgres", testZonesPostgres)
+		t.Run("mount targets that share no state", func(t *testing.T) { zonesFirst.testStates(t, "relay") })
+	})
+	t.Run(zonesSecond.host, func(t *testing.T) {
+		t.Parallel()
+		t.Run("one file system", func(t *testing.T) { zonesSecond.install(t, "direct", nil).testBoth() })
+		t.Run("mount targets that share no state", func(t *testing.T) { zonesSecond.testStates(t, "direct") })
+		t.Run("gateways", zonesSecond.testGateways)
+		t.Run("Postgres", zonesSecond.testPostgres)
+	})
 }
 
-// newZones installs the plugin and makes a volume. The targets are those of the zones'
-// server, or others.
-func newZones(t *testing.T, via string, targets map[string]netip.Addr) *zones {
+// testBoth has what must hold on both paths.
+func (z *zones) testBoth() {
+	z.in("a writer survives the loss of zones", z.testLoss)
+	z.in("metrics, health and the page tell of it", z.testPages)
+	z.in("what heals by itself is not left", z.testHeal)
+	z.in("all are lost, and one comes back", z.testAll)
+	z.in("a drained zone is left, and names are made once", z.testDrain)
+}
+
+// servers starts the place's two servers.
+func (p zonesPlace) servers(t *testing.T) (first, twin *lab.Server) {
 	t.Helper()
 	l := hosts(t)
-	server, err := l.AddServer(t.Context(), "nfs-zones", nil, 41, 42, 43)
+	first, err := l.AddServer(t.Context(), p.server, nil, p.addresses[:]...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	twin, err = l.AddServer(t.Context(), p.twin, first, p.addressOfTwin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return first, twin
+}
+
+// install installs the plugin and makes a volume. The targets are those of the first
+// server, or others.
+func (p zonesPlace) install(t *testing.T, via string, targets map[string]netip.Addr) *zones {
+	t.Helper()
+	server, _ := p.servers(t)
 	if targets == nil {
 		targets = map[string]netip.Addr{}
 		for _, zone := range []string{"a", "b", "c"} {
 			targets[zone] = server.Addr(zone)
 		}
 	}
-	z := &zones{owner: t, t: t, h: l.Host("host-c"), server: server, targets: targets, via: via}
+	z := &zones{owner: t, t: t, h: hosts(t).Host(p.host), server: server, targets: targets, via: via}
 	if err := bundle.Upload(t.Context(), z.h, siteBundle); err != nil {
 		t.Fatal(err)
 	}

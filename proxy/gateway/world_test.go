@@ -3,7 +3,6 @@ package gateway_test
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/gateway"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/proxytest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -28,15 +28,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience is far beyond what anything on loopback takes.
 const patience = 30 * time.Second
 
-// server is a mount target: it answers NULL, and anything else by saying it again.
+// server is a mount target that counts its clients.
 type server struct {
 	proxy.Target
-	listener *net.TCPListener
-	conns    atomic.Int64 // that sent something else than NULL
-	running  sync.WaitGroup
-
-	mu  sync.Mutex // guards the following field
-	all []net.Conn
+	stop  func()       // resets all connections and refuses new ones
+	conns atomic.Int64 // that sent something else than NULL
 }
 
 func serve(t testing.TB, zone string) *server {
@@ -47,61 +43,16 @@ func serve(t testing.TB, zone string) *server {
 // serveAs does something else with connections.
 func serveAs(t testing.TB, zone string, handle func(*server, net.Conn)) *server {
 	t.Helper()
-	s := &server{listener: listen(t)}
-	s.Target = proxy.Target{Zone: zone, Addr: addrOf(s.listener)}
-	s.running.Go(func() {
-		for {
-			conn, err := s.listener.Accept()
-			if errors.Is(err, net.ErrClosed) {
-				return
-			} else if err != nil {
-				continue
-			}
-			s.mu.Lock()
-			s.all = append(s.all, conn)
-			s.mu.Unlock()
-			s.running.Go(func() {
-				defer conn.Close()
-				handle(s, conn)
-			})
-		}
-	})
-	t.Cleanup(s.stop)
+	s := &server{}
+	listener := proxytest.Serve(t, func(conn *net.TCPConn) { handle(s, conn) })
+	s.Target, s.stop = proxy.Target{Zone: zone, Addr: listener.Addr}, listener.Stop
 	return s
 }
 
-// stop resets all connections and refuses new ones.
-func (s *server) stop() {
-	_ = s.listener.Close()
-	s.mu.Lock()
-	for _, conn := range s.all {
-		_ = conn.(*net.TCPConn).SetLinger(0)
-		_ = conn.Close()
-	}
-	s.mu.Unlock()
-	s.running.Wait()
-}
-
 func (s *server) handle(conn net.Conn) {
-	const nullSize = 40
-	first := make([]byte, 4)
-	for {
-		if _, err := io.ReadFull(conn, first); err != nil {
-			return
-		}
-		if binary.BigEndian.Uint32(first) != 1<<31|nullSize {
-			break
-		}
-		call := make([]byte, nullSize)
-		if _, err := io.ReadFull(conn, call); err != nil {
-			return
-		}
-		answer := binary.BigEndian.AppendUint32(nil, 1<<31|24)
-		answer = append(answer, call[:4]...)
-		answer = append(answer, 0, 0, 0, 1)
-		if _, err := conn.Write(append(answer, make([]byte, 16)...)); err != nil {
-			return
-		}
+	first, err := proxytest.AnswerNull(conn)
+	if err != nil {
+		return
 	}
 	s.conns.Add(1)
 	_, _ = conn.Write(first)
