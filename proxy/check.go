@@ -211,7 +211,7 @@ func (g *Group) passed(now time.Time, m *member, rtt time.Duration) {
 
 // ownFault reports an error that this host is to blame for.
 func ownFault(err error) bool {
-	for _, own := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EPERM, syscall.EACCES} {
+	for _, own := range []error{ErrIdentity, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EPERM, syscall.EACCES} {
 		if errors.Is(err, own) {
 			return true
 		}

@@ -11,6 +11,10 @@ import (
 	"time"
 )
 
+// ErrIdentity reports that this side could not make what a connection needs, such as its
+// certificate. It says nothing about the mount target.
+var ErrIdentity = errors.New("this host cannot show who it is")
+
 // ErrNotNFS reports that something answered, but not as an NFSv4 server does.
 var ErrNotNFS = errors.New("the server does not speak NFSv4")
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
 )
 
 // Kind tells what sort of thing a file system is.
@@ -203,23 +205,5 @@ func (s Spec) ServerName(region string) (string, error) {
 	if region == "" {
 		return "", fmt.Errorf("the region of %s is not known: set AWS_REGION, or give the file system's DNS name", s.ID)
 	}
-	return s.ID + ".efs." + region + "." + dnsSuffix(region), nil
-}
-
-// dnsSuffix is the DNS suffix of a region's partition, as in the configuration
-// of AWS's own mount helper.
-func dnsSuffix(region string) string {
-	for _, partition := range []struct{ prefix, suffix string }{
-		{"cn-", "amazonaws.com.cn"},
-		{"eusc-", "amazonaws.eu"},
-		{"us-isob-", "sc2s.sgov.gov"},
-		{"us-isof-", "csp.hci.ic.gov"},
-		{"us-iso-", "c2s.ic.gov"},
-		{"eu-isoe-", "cloud.adc-e.uk"},
-	} {
-		if strings.HasPrefix(region, partition.prefix) {
-			return partition.suffix
-		}
-	}
-	return "amazonaws.com"
+	return efs.ServerName(s.ID, region), nil
 }

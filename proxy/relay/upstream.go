@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -80,7 +81,7 @@ func (r *Relay) secure(ctx context.Context, conn *net.TCPConn, target proxy.Targ
 	secured, err := r.Secure(limited, conn, target)
 	if err != nil {
 		reset(conn)
-		if ctx.Err() == nil {
+		if ctx.Err() == nil && !errors.Is(err, proxy.ErrIdentity) {
 			r.Group.Failed(target, err)
 		}
 		return nil, fmt.Errorf("secure the connection to %s: %w", target, err)

@@ -1,0 +1,57 @@
+package efs
+
+import (
+	"regexp"
+	"strings"
+)
+
+var (
+	// The API's own patterns (docs.aws.amazon.com/efs/latest/ug/API_AccessPointDescription.html).
+	accessPointID = regexp.MustCompile(`^fsap-[0-9a-f]{8,40}$`)
+	// zoneID is "euw1-az2" (docs.aws.amazon.com/ram/latest/userguide/working-with-az-ids.html).
+	zoneID = regexp.MustCompile(`^[a-z]{2,5}[0-9]+-[a-z0-9-]*az[0-9]+$`)
+)
+
+// IsAccessPoint tells whether a text is the id of an access point.
+func IsAccessPoint(id string) bool { return accessPointID.MatchString(id) }
+
+// IsZoneID tells whether a zone is given by its id, which means the same in every account,
+// and not by its name, which does not.
+func IsZoneID(zone string) bool { return zoneID.MatchString(zone) }
+
+// ServerName is a file system's name in DNS and in its certificate:
+// fs-ID.efs.REGION.SUFFIX.
+func ServerName(fileSystem, region string) string {
+	return fileSystem + ".efs." + region + "." + DNSSuffix(region)
+}
+
+// RegionOf reads the region out of a file system's DNS name; "" if it is none.
+func RegionOf(name string) string {
+	_, rest, found := strings.Cut(name, ".efs.")
+	if !found {
+		return ""
+	}
+	region, suffix, _ := strings.Cut(rest, ".")
+	if suffix != DNSSuffix(region) {
+		return ""
+	}
+	return region
+}
+
+// DNSSuffix is the DNS suffix of a region's partition, as in the configuration
+// of AWS's own mount helper.
+func DNSSuffix(region string) string {
+	for _, partition := range []struct{ prefix, suffix string }{
+		{"cn-", "amazonaws.com.cn"},
+		{"eusc-", "amazonaws.eu"},
+		{"us-isob-", "sc2s.sgov.gov"},
+		{"us-isof-", "csp.hci.ic.gov"},
+		{"us-iso-", "c2s.ic.gov"},
+		{"eu-isoe-", "cloud.adc-e.uk"},
+	} {
+		if strings.HasPrefix(region, partition.prefix) {
+			return partition.suffix
+		}
+	}
+	return "amazonaws.com"
+}
