@@ -72,9 +72,13 @@ func TestManifestAsksForNothingButHostNetworkAndMounting(t *testing.T) {
 // reads, and those that docker plugin set knows are the same.
 func TestManifestHasEverySetting(t *testing.T) {
 	contract := []string{
-		"EFS_FILESYSTEM", "EFS_ROOT", "EFS_VIA", "EFS_ZONE", "EFS_TARGETS", "EFS_RETURN", "EFS_TLS", "EFS_IAM", "EFS_ACCESS_POINT",
+		"EFS_FILESYSTEM", "EFS_ROOT", "EFS_VIA", "EFS_ZONE", "EFS_TARGETS", "EFS_RETURN", "EFS_TLS", "EFS_IAM", "EFS_ACCESS_POINT", "EFS_CA_FILE",
 		"EFS_ACCESS", "EFS_REMOVE", "EFS_HTTP", "EFS_LOG_LEVEL",
 		"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+		// The SDK's own, which only reach it if Docker knows them.
+		"AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE",
+		"AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE",
+		"AWS_USE_FIPS_ENDPOINT", "AWS_EC2_METADATA_DISABLED", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "GODEBUG",
 	}
 	var names []string
 	for _, env := range readManifest(t).Env {

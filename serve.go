@@ -20,6 +20,7 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 	"github.com/docker-volume-efs/docker-volume-efs/plugin"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/cloud"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/keeper"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/web"
@@ -54,7 +55,8 @@ func serveCommand(status *int) *cobra.Command {
 
 Everything but the two paths is set in the environment, by the names of
 docker plugin set: EFS_FILESYSTEM, EFS_ROOT, EFS_TARGETS, EFS_ZONE, EFS_RETURN,
-EFS_VIA, EFS_ACCESS, EFS_REMOVE, EFS_HTTP, EFS_LOG_LEVEL, AWS_REGION. An empty value means the
+EFS_VIA, EFS_TLS, EFS_IAM, EFS_ACCESS_POINT, EFS_CA_FILE, EFS_ACCESS, EFS_REMOVE, EFS_HTTP,
+EFS_LOG_LEVEL, and those of the AWS SDK (AWS_REGION, AWS_ACCESS_KEY_ID …). An empty value means the
 default. The process needs CAP_SYS_ADMIN. It unmounts nothing when it ends.`,
 		Example: `  EFS_FILESYSTEM=nfs://10.0.0.5/export docker-volume-efs serve
   docker volume create -d efs data`,
@@ -139,6 +141,8 @@ func serve(socket, data string) error {
 	}
 	settings.Driver.Data = data
 	settings.Driver.Listeners = kept
+	cloud.TrustAWS()
+	settings.Driver.Cloud = cloud.New(cloud.Options{Region: settings.Driver.Region, Zone: settings.Driver.Zone})
 	volumes, err := driver.New(settings.Driver, logger)
 	if err != nil {
 		logger.Error(err)

@@ -119,11 +119,11 @@ func (f *fileSystem) create(ctx context.Context, name string, w wanted) error {
 		catalog string
 		fresh   bool
 	}
-	a, err := withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, s *session) (agreed, error) {
+	a, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (agreed, error) {
 		if err := c.CheckFormat(); err != nil {
 			return agreed{}, err
 		}
-		record, fresh, err := f.agree(c, s, name, w)
+		record, fresh, err := f.agree(ctx, c, s, name, w)
 		return agreed{record, c.ID(), fresh}, err
 	})
 	if err != nil {
@@ -155,13 +155,13 @@ func (f *fileSystem) create(ctx context.Context, name string, w wanted) error {
 }
 
 // agree returns the volume's record, the existing one or a fresh one.
-func (f *fileSystem) agree(c *catalog.Catalog, s *session, name string, w wanted) (record catalog.Record, fresh bool, err error) {
+func (f *fileSystem) agree(ctx context.Context, c *catalog.Catalog, s *session, name string, w wanted) (record catalog.Record, fresh bool, err error) {
 	record, err = c.Lookup(name)
 	switch {
 	case err == nil && record.FileSystem != "":
 		return record, false, catalog.ErrMoved
 	case err == nil && record.State == catalog.Removing:
-		if err := f.finishRemoving(c, record); err != nil {
+		if err := f.finishRemoving(ctx, c, record); err != nil {
 			return catalog.Record{}, false, fmt.Errorf("finish its removal first: %w", err)
 		}
 		f.d.sweepSoon(f)
@@ -176,16 +176,21 @@ func (f *fileSystem) agree(c *catalog.Catalog, s *session, name string, w wanted
 	case !errors.Is(err, catalog.ErrNotFound):
 		return catalog.Record{}, false, err
 	}
-	exists, err := adoptable(s, w.path)
-	if err != nil {
-		return catalog.Record{}, false, err
-	}
 	record = catalog.Record{
 		Version: catalog.Version, Name: name, State: catalog.Creating, Path: w.path, Options: w.options,
-		Made: !exists, Created: time.Now().UTC().Truncate(time.Second), CreatedBy: f.d.host.name,
+		Created: time.Now().UTC().Truncate(time.Second), CreatedBy: f.d.host.name,
 	}
-	if exists {
-		record.State = catalog.Ready // an existing directory is left alone
+	if err := f.protectionFor(record).allows(f.spec, w.options.Via); err != nil {
+		return catalog.Record{}, false, err
+	}
+	if !record.Foreign() {
+		exists, err := adoptable(s.base, w.path)
+		if err != nil {
+			return catalog.Record{}, false, err
+		}
+		if record.Made = !exists; exists && w.options.AccessPoint == "" {
+			record.State = catalog.Ready // an existing directory is left alone
+		}
 	}
 	record, fresh, err = c.Add(record)
 	if fresh && err == nil {
@@ -214,8 +219,8 @@ func refuseLeaving(c *catalog.Catalog, record catalog.Record) error {
 
 // adoptable tells whether the directory exists already, and refuses one that
 // holds a catalogue: it would be seen in the container.
-func adoptable(s *session, path string) (exists bool, err error) {
-	dir, err := s.base.Open(path)
+func adoptable(base *tree.Dir, path string) (exists bool, err error) {
+	dir, err := base.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -247,10 +252,11 @@ func (f *fileSystem) giveUp(ctx context.Context, record catalog.Record) {
 		if err != nil || ctx.Err() != nil || !half(current) {
 			return struct{}{}, err
 		}
-		parent, err := s.base.Open(path.Dir(record.Path))
-		if err == nil {
-			_ = parent.RemoveEmpty(path.Base(record.Path))
-			_ = parent.Close()
+		if record.Made {
+			if parent, err := s.base.Open(path.Dir(record.Path)); err == nil {
+				_ = parent.RemoveEmpty(path.Base(record.Path))
+				_ = parent.Close()
+			}
 		}
 		return struct{}{}, c.DropIf(record.Name, half)
 	})
@@ -259,30 +265,47 @@ func (f *fileSystem) giveUp(ctx context.Context, record catalog.Record) {
 	}
 }
 
-// finishCreating makes the directory of a record that says "creating", on
+// finishCreating makes what a record that says "creating" still needs, on
 // whichever host comes first, and returns the record that says "ready". Each step
 // may be repeated.
 func (f *fileSystem) finishCreating(ctx context.Context, record catalog.Record) (catalog.Record, error) {
+	if record.Foreign() {
+		if err := f.makeInAccessPoint(ctx, record); err != nil {
+			return record, err
+		}
+	}
+	owned, err := f.makeAccessPoint(ctx, record)
+	if err != nil {
+		return record, err
+	}
 	return withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (catalog.Record, error) {
-		dir, _, err := s.base.Make(record.Path, defaultMode)
-		if err != nil {
-			return record, fmt.Errorf("make directory %s: %w", record.Path, err)
+		finished := owned
+		if record.Made {
+			if err := makeDirectory(ctx, s.base, record); err != nil {
+				return record, err
+			}
 		}
-		defer dir.Close()
-		// A call that was left behind must not touch a directory that another
-		// has finished and a container uses.
-		if err := ctx.Err(); err != nil {
-			return record, err
-		}
-		if err := setOwner(dir, record.Options); err != nil {
-			return record, err
-		}
-		if err := ctx.Err(); err != nil {
-			return record, err
-		}
-		record.State = catalog.Ready
-		return record, c.Replace(record)
+		finished.State = catalog.Ready
+		return finished, c.Replace(finished)
 	})
+}
+
+// makeDirectory makes a volume's directory with its owner and mode.
+func makeDirectory(ctx context.Context, base *tree.Dir, record catalog.Record) error {
+	dir, _, err := base.Make(record.Path, defaultMode)
+	if err != nil {
+		return fmt.Errorf("make directory %s: %w", record.Path, err)
+	}
+	defer dir.Close()
+	// A call that was left behind must not touch a directory that another
+	// has finished and a container uses.
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := setOwner(dir, record.Options); err != nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 // defaultMode is what Docker's own volumes have.

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -59,8 +60,15 @@ type Options struct {
 	// Listeners keeps the relays' listeners over a crash; nil means that they
 	// end with the process.
 	Listeners Listeners
-	// Region completes the DNS name of an EFS file system known by its id.
+	// Region completes the DNS name of an EFS file system known by its id; empty means
+	// that Cloud tells.
 	Region string
+	// AccessPoint is by which the home file system is used; empty: none.
+	AccessPoint string
+	// Roots are the authorities of mount targets' certificates; nil: Amazon's.
+	Roots *x509.CertPool
+	// Cloud is AWS; nil means that DNS alone is asked, and that there is no IAM.
+	Cloud Cloud
 	// Volume are the defaults of volume options; empty ones mean shared
 	// access, the trash, and automatic choice of the path.
 	Volume catalog.Options
@@ -109,7 +117,9 @@ type Driver struct {
 	known   *state.Table[knowledge]
 	uses    uses
 	turns   turns
+	targets *state.Table[whereabouts] // of EFS file systems
 	relays  relays
+	tls     *tlsClients
 	rpc     *sunrpc.Table // nil if the kernel's transports cannot be seen
 
 	life context.Context // ends with Close; for work that outlives a call
@@ -157,6 +167,7 @@ func New(options Options, log logrus.FieldLogger) (*Driver, error) {
 	if err := d.openState(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
+	d.tls = newTLSClients(d)
 	d.openTransports()
 	d.relays.reopen()
 	if err := d.reconcile(); err != nil {
@@ -197,6 +208,10 @@ func (d *Driver) openState() error {
 		return err
 	}
 	d.reportDamage("mounts", report)
+	if d.targets, report, err = state.Open[whereabouts](filepath.Join(dir, "targets"), state.Durable); err != nil {
+		return err
+	}
+	d.reportDamage("targets", report)
 	if d.relays.endpoints, report, err = state.Open[endpoint](filepath.Join(dir, "relays"), state.Volatile); err != nil {
 		return err
 	}

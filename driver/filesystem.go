@@ -15,6 +15,7 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver/nfs"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
 )
 
 const (
@@ -36,13 +37,15 @@ type fileSystem struct {
 	checking, refreshing, sweeping atomic.Bool   // one goroutine at a time does each
 	moves, recoveries              atomic.Uint64 // see watchRecovery
 
-	mu         sync.Mutex // guards the following fields
-	transports map[string]*transport
-	group      *proxy.Group // nil until it is needed, and of a local directory
-	trouble    error
-	troubled   time.Time
-	listed     listed
-	found      map[string]catalog.Found // records as last read, by volume
+	mu          sync.Mutex // guards the following fields
+	transports  map[string]*transport
+	group       *proxy.Group // nil until it is needed, and of a local directory
+	tls         *efs.Client  // of a protected transport in use, nil if there is none
+	whereabouts whereabouts  // of the group's targets
+	trouble     error
+	troubled    time.Time
+	listed      listed
+	found       map[string]catalog.Found // records as last read, by volume
 }
 
 func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
@@ -53,23 +56,27 @@ func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 }
 
 // main is the transport of the catalogue.
-func (f *fileSystem) main() *transport { return f.transport(nil, f.d.options.Volume.Via) }
+func (f *fileSystem) main() *transport {
+	return f.transport(nil, f.d.options.Volume.Via, f.mainProtection())
+}
 
-// transport returns the one for these NFS options and this path.
-func (f *fileSystem) transport(options nfs.Options, via string) *transport {
+// transport returns the one for these NFS options, this path and this protection.
+func (f *fileSystem) transport(options nfs.Options, via string, p protection) *transport {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	key := via + " " + options.String()
+	key := via + " " + options.String() + " " + p.String()
 	t := f.transports[key]
 	if t == nil {
-		t = &transport{fs: f, options: options, via: via}
+		t = &transport{fs: f, options: options, via: via, protection: p}
 		f.transports[key] = t
 	}
 	return t
 }
 
 // transportOf returns the transport of a volume.
-func (f *fileSystem) transportOf(o catalog.Options) *transport { return f.transport(o.NFS, o.Via) }
+func (f *fileSystem) transportOf(r catalog.Record) *transport {
+	return f.transport(r.Options.NFS, r.Options.Via, f.protectionFor(r))
+}
 
 // note keeps what was learned of the file system's health.
 func (f *fileSystem) note(err error) {

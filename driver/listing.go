@@ -3,6 +3,7 @@ package driver
 import (
 	"cmp"
 	"context"
+	"crypto/fips140"
 	"errors"
 	"fmt"
 	"slices"
@@ -147,7 +148,7 @@ func (d *Driver) addTransport(status map[string]any, k knowledge) {
 	if err != nil {
 		return
 	}
-	s := f.transportOf(k.Record.Options).established()
+	s := f.transportOf(k.Record).established()
 	if s == nil {
 		return
 	}
@@ -155,10 +156,17 @@ func (d *Driver) addTransport(status map[string]any, k knowledge) {
 		status["transport"] = "local directory"
 		return
 	}
-	status["transport"] = "NFSv4.1, " + s.path
-	status["nfs_client"] = f.transportOf(k.Record.Options).identity(s.path)
+	p := f.protectionFor(k.Record)
+	status["transport"] = transportText(s, p)
+	if p.AccessPoint != "" {
+		status["access_point"] = p.AccessPoint
+	}
+	status["nfs_client"] = f.transportOf(k.Record).identity(s.path)
 	if s.path == viaRelay {
 		status["relay"] = s.serverNow().String()
+	}
+	if source := f.source(); source != "" {
+		status["mount_targets_from"] = source
 	}
 	target := f.targetInUse(s)
 	status["mount_target"] = target.Addr.String()
@@ -168,6 +176,22 @@ func (d *Driver) addTransport(status map[string]any, k knowledge) {
 	if why := s.whyFixed(); why != "" {
 		status["transport_note"] = why
 	}
+}
+
+// transportText tells how the kernel's requests travel, and in FIPS mode by whose
+// cryptography (go.dev/doc/security/fips140).
+func transportText(s *session, p protection) string {
+	text := "NFSv4.1, " + s.path
+	if p.TLS {
+		text += ", TLS"
+		if fips140.Enabled() {
+			text += " (FIPS 140-3)"
+		}
+	}
+	if p.IAM {
+		text += ", IAM"
+	}
+	return text
 }
 
 func (d *Driver) troublesOf(name string, k knowledge) []string {
@@ -215,6 +239,7 @@ func optionTexts(o catalog.Options) map[string]string {
 	texts := map[string]string{"access": o.Access, "remove": o.Remove, "via": o.Via}
 	for key, text := range map[string]string{
 		"uid": idText(o.UID), "gid": idText(o.GID), "mode": modeText(o.Mode), "nfs": o.NFS.String(),
+		"role": o.Role, "accesspoint": o.AccessPoint,
 	} {
 		if text != "" {
 			texts[key] = text
@@ -222,6 +247,12 @@ func optionTexts(o catalog.Options) map[string]string {
 	}
 	if o.ReadOnly {
 		texts["readonly"] = "true"
+	}
+	if o.TLS {
+		texts["tls"] = onOff(o.TLS)
+	}
+	if o.IAM {
+		texts["iam"] = onOff(o.IAM)
 	}
 	return texts
 }

@@ -66,8 +66,8 @@ func (d *Driver) mountFrom(ctx context.Context, f *fileSystem, name, id string) 
 		}
 	case catalog.Ready:
 	}
-	t := f.transportOf(record.Options)
-	dir, s, err := t.openDir(ctx, record.Path)
+	t := f.transportOf(record)
+	dir, s, err := t.openDir(ctx, pathOn(record))
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("its directory %s on %s is gone: restore it there, or remove the volume: %w", record.Path, f.spec, err)
 	}

@@ -3,6 +3,7 @@ package driver
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/nfs"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
 )
 
 // wanted is what a Create asks for, complete with defaults.
@@ -38,9 +40,10 @@ func options() []option {
 		{"remove", func(w *wanted, v string) (err error) { w.options.Remove, err = RemovePolicy(v); return err }},
 		{"readonly", func(w *wanted, v string) (err error) { w.options.ReadOnly, err = parseBool(v); return err }},
 		{"via", func(w *wanted, v string) (err error) { w.options.Via, err = Via(v); return err }},
-		{"tls", func(_ *wanted, v string) error { return Off(v) }},
-		{"iam", func(_ *wanted, v string) error { return Off(v) }},
-		{"accesspoint", func(_ *wanted, v string) error { return NoAccessPoint(v) }},
+		{"tls", func(w *wanted, v string) (err error) { w.options.TLS, err = parseBool(v); return err }},
+		{"iam", func(w *wanted, v string) (err error) { w.options.IAM, err = parseBool(v); return err }},
+		{"role", func(w *wanted, v string) (err error) { w.options.Role, err = Role(v); return err }},
+		{"accesspoint", parseAccessPoint},
 		{"nfs", func(w *wanted, v string) (err error) { w.options.NFS, err = nfs.ParseOptions(v); return err }},
 	}
 }
@@ -59,6 +62,9 @@ func parseWanted(name string, given map[string]string, defaults catalog.Options)
 			return wanted{}, invalid{fmt.Errorf("option %s=%q: %w", key, value, err)}
 		}
 		w.given[key] = true
+	}
+	if err := w.imply(); err != nil {
+		return wanted{}, invalid{err}
 	}
 	return w, nil
 }
@@ -145,21 +151,69 @@ func Via(value string) (string, error) {
 	return "", errors.New("allowed: auto, direct, relay")
 }
 
-// Off checks options and settings that ask for TLS or IAM. A plain mount must
-// never stand in for a protected one, so asking for it is an error.
-func Off(value string) error {
-	if on, err := parseBool(value); err == nil && !on {
-		return nil
+// Switch checks settings that are on or off.
+func Switch(value string) (bool, error) {
+	on, err := parseBool(value)
+	if err != nil {
+		return false, errors.New("allowed: on, off")
 	}
-	return errors.New("TLS and IAM are not in this version yet; allowed: off")
+	return on, nil
 }
 
-// NoAccessPoint checks the option "accesspoint" and the setting EFS_ACCESS_POINT.
-func NoAccessPoint(value string) error {
-	if value == "" {
+// roleARN is an IAM role's
+// (docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html).
+var roleARN = regexp.MustCompile(`^arn:aws[a-z-]*:iam::[0-9]{12}:role/[\w+=,.@/-]{1,128}$`)
+
+// Role checks the option "role".
+func Role(value string) (string, error) {
+	if value != "" && !roleARN.MatchString(value) {
+		return "", errors.New("allowed: the ARN of an IAM role, such as arn:aws:iam::123456789012:role/volumes")
+	}
+	return value, nil
+}
+
+// AccessPoint checks the option "accesspoint" and the setting EFS_ACCESS_POINT.
+func AccessPoint(value string) (string, error) {
+	if value != "" && !efs.IsAccessPoint(value) {
+		return "", errors.New("allowed: the id of an access point, such as fsap-0123456789abcdef0")
+	}
+	return value, nil
+}
+
+func parseAccessPoint(w *wanted, value string) (err error) {
+	if value == catalog.OwnAccessPoint {
+		w.options.AccessPoint = value
 		return nil
 	}
-	return errors.New("access points are not in this version yet; leave it out")
+	if w.options.AccessPoint, err = AccessPoint(value); err != nil {
+		return errors.New("allowed: the id of an access point, such as fsap-0123456789abcdef0, or create: one for this volume alone")
+	}
+	return nil
+}
+
+// imply completes the options that follow from others, and refuses those that
+// contradict each other.
+func (w *wanted) imply() error {
+	o := &w.options
+	if o.Role != "" {
+		if w.given["iam"] && !o.IAM {
+			return errors.New("option role needs iam=on")
+		}
+		o.IAM = true
+	}
+	if o.IAM || o.AccessPoint != "" {
+		if w.given["tls"] && !o.TLS {
+			return errors.New("options iam, role and accesspoint need tls=on: EFS reads them in the client's certificate; leave tls out, or switch them off as well (iam=off)")
+		}
+		o.TLS = true
+	}
+	if o.TLS && o.Via == viaDirect && w.given["via"] {
+		return errNeedsRelay
+	}
+	if o.AccessPoint != "" && o.AccessPoint != catalog.OwnAccessPoint && !w.given["path"] {
+		w.path = "/" // the whole of what the access point shows
+	}
+	return nil
 }
 
 // differences says how an existing volume differs from what was asked. Options that
@@ -177,6 +231,10 @@ func (w wanted) differences(record catalog.Record, location string) error {
 		{"remove", have.Remove, w.options.Remove},
 		{"readonly", strconv.FormatBool(have.ReadOnly), strconv.FormatBool(w.options.ReadOnly)},
 		{"via", have.Via, w.options.Via},
+		{"tls", onOff(have.TLS), onOff(w.options.TLS)},
+		{"iam", onOff(have.IAM), onOff(w.options.IAM)},
+		{"role", have.Role, w.options.Role},
+		{"accesspoint", have.AccessPoint, w.options.AccessPoint},
 		{"nfs", have.NFS.String(), w.options.NFS.String()},
 	}
 	var different []string
@@ -190,6 +248,13 @@ func (w wanted) differences(record catalog.Record, location string) error {
 	}
 	return conflict{fmt.Errorf("it exists with other options: %s; leave these options out to use it as it is, or remove it first",
 		strings.Join(different, ", "))}
+}
+
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
 }
 
 func idText(id *uint32) string {

@@ -33,6 +33,10 @@ type endpoint struct {
 	Port       uint16         `json:"port"`
 	Boot       string         `json:"boot"`
 	Targets    []proxy.Target `json:"targets"`
+	HomeZone   string         `json:"home_zone,omitempty"`
+	// Protection is what the relay gives to the bytes, in the file system's Region.
+	Protection protection `json:"protection,omitzero"`
+	Region     string     `json:"region,omitempty"`
 }
 
 // relays are the relays that run on this host, by their transport's identity.
@@ -70,22 +74,22 @@ func (r *relays) reopen() {
 			continue
 		}
 		f := r.d.fileSystem(spec)
-		f.useTargets(e.Targets)
-		if _, err := r.open(identity, f); err != nil {
+		f.useTargets(whereabouts{Targets: e.Targets, HomeZone: e.HomeZone}, true)
+		if _, err := r.open(identity, f, e.Protection, e.Region); err != nil {
 			r.d.log.WithField("filesystem", spec).Errorf("relay at port %d: %v; trying again", e.Port, err)
-			r.d.spawn(func() { r.openLater(identity, f) })
+			r.d.spawn(func() { r.openLater(identity, f, e) })
 		}
 	}
 }
 
 // openLater waits for a port that another process has taken.
-func (r *relays) openLater(identity string, f *fileSystem) {
+func (r *relays) openLater(identity string, f *fileSystem, e endpoint) {
 	tick := time.NewTicker(takenAgain)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			if _, err := r.open(identity, f); err == nil {
+			if _, err := r.open(identity, f, e.Protection, e.Region); err == nil {
 				r.d.log.WithField("filesystem", f.spec).Info("the relay has its port again")
 				return
 			}
@@ -97,7 +101,7 @@ func (r *relays) openLater(identity string, f *fileSystem) {
 
 // open returns the address of a transport's relay, which it starts if need be. The file
 // system's targets must be known.
-func (r *relays) open(identity string, f *fileSystem) (netip.AddrPort, error) {
+func (r *relays) open(identity string, f *fileSystem, p protection, region string) (netip.AddrPort, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if one := r.running[identity]; one != nil {
@@ -114,11 +118,16 @@ func (r *relays) open(identity string, f *fileSystem) (netip.AddrPort, error) {
 		Relay: &relay.Relay{Group: group, Admit: r.d.admit, Log: r.d.log.WithField("filesystem", f.spec)},
 		fs:    f, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()),
 	}
+	if p.TLS {
+		one.Secure = f.protect(p, region).Secure
+	}
 	var targets []proxy.Target
 	for _, t := range group.State().Targets {
 		targets = append(targets, t.Target)
 	}
-	err = r.endpoints.Put(identity, endpoint{FileSystem: f.spec.String(), Port: addr.Port(), Boot: r.d.host.boot, Targets: targets})
+	err = r.endpoints.Put(identity, endpoint{
+		FileSystem: f.spec.String(), Port: addr.Port(), Boot: r.d.host.boot, Targets: targets, HomeZone: group.State().Home, Protection: p, Region: region,
+	})
 	if err != nil {
 		return netip.AddrPort{}, errors.Join(err, listener.Close())
 	}

@@ -77,13 +77,16 @@ func (f *fileSystem) removeRecord(ctx context.Context, c *catalog.Catalog, name 
 	}
 	if record.State != catalog.Removing {
 		if record.Options.Remove == catalog.RemoveKeep || !record.Made {
+			if err := f.deleteAccessPoint(ctx, c, record); err != nil {
+				return false, err
+			}
 			return false, c.Drop(name)
 		}
 		if record, err = beginRemoving(c, record); err != nil {
 			return false, err
 		}
 	}
-	return record.Options.Remove == catalog.RemoveDelete, f.finishRemoving(c, record)
+	return record.Options.Remove == catalog.RemoveDelete, f.finishRemoving(ctx, c, record)
 }
 
 // beginRemoving has the record say where the data is going.
@@ -100,7 +103,7 @@ func beginRemoving(c *catalog.Catalog, record catalog.Record) (catalog.Record, e
 // finishRemoving takes a record that says "removing" to its end, on whichever host.
 // If the data may not or cannot leave, the record says "ready" again and the volume
 // is as it was.
-func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record) error {
+func (f *fileSystem) finishRemoving(ctx context.Context, c *catalog.Catalog, record catalog.Record) error {
 	keep, err := f.keepsData(c, record)
 	if err == nil && !keep {
 		err = c.MoveToTrash(record)
@@ -116,6 +119,10 @@ func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record) e
 		if err := c.Condemn(record.Trash); err != nil {
 			return err
 		}
+	}
+	// Last: as long as there is a record, somebody comes back for it.
+	if err := f.deleteAccessPoint(ctx, c, record); err != nil {
+		return err
 	}
 	return c.DropRemoved(record)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver/nfs"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/sunrpc"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
 )
 
 // transport is one kernel NFS client of one file system: the root mount, from
@@ -24,6 +25,7 @@ type transport struct {
 	fs      *fileSystem
 	options nfs.Options
 	via     string // viaDirect, viaRelay or viaAuto, as asked
+	protection
 
 	mu      sync.Mutex // guards the following fields; never held over a mount
 	attempt *attempt
@@ -243,7 +245,10 @@ func (t *transport) open(ctx context.Context) (*session, error) {
 		}
 		return t.mount(ctx, mount.Mount{Type: "bind", Source: dir, Host: t.identity(viaDirect)})
 	}
-	if t.via == viaRelay {
+	if err := t.allows(t.fs.spec, t.via); err != nil {
+		return nil, err
+	}
+	if t.via == viaRelay || t.TLS {
 		return t.openRelayed(ctx, "")
 	}
 	s, err := t.openDirect(ctx)
@@ -286,7 +291,11 @@ func (t *transport) openRelayed(ctx context.Context, why string) (*session, erro
 	if _, err := t.fs.mountTargets(ctx); err != nil {
 		return nil, err
 	}
-	addr, err := t.fs.d.relays.open(t.identity(viaRelay), t.fs)
+	region, err := t.preflight(ctx)
+	if err != nil {
+		return nil, err
+	}
+	addr, err := t.fs.d.relays.open(t.identity(viaRelay), t.fs, t.protection, region)
 	if err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
@@ -300,6 +309,35 @@ func (t *transport) openRelayed(ctx context.Context, why string) (*session, erro
 	}
 	s.setFixed(why)
 	return s, nil
+}
+
+// preflight has a protected transport's first connection made here, where it can be told
+// why it fails: the kernel would wait for it without a word. It returns the file system's
+// region.
+func (t *transport) preflight(ctx context.Context) (region string, err error) {
+	if !t.TLS {
+		return "", nil
+	}
+	if region, err = t.fs.d.regionOf(ctx, t.fs.spec); err != nil {
+		return "", err
+	}
+	client := t.fs.protect(t.protection, region)
+	if err := t.fs.someTarget(ctx, client.Check); err != nil {
+		return "", fmt.Errorf("%s: %w", t.protection, err)
+	}
+	return region, nil
+}
+
+// protect returns the client of a protection. From now on the file system's mount targets
+// are asked by TLS.
+func (f *fileSystem) protect(p protection, region string) *efs.Client {
+	client := f.d.tls.of(f.spec, p, region)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.tls == nil {
+		f.tls = client
+	}
+	return client
 }
 
 // openNFS mounts from an address.
@@ -329,6 +367,9 @@ func (t *transport) openNFS(ctx context.Context, server netip.AddrPort, path str
 // kernel joins mounts of one identity into one connection.
 func (t *transport) identity(path string) string {
 	name := t.fs.spec.String() + " " + t.options.String()
+	if t.protection != (protection{}) {
+		name += " " + t.protection.String()
+	}
 	if path == viaRelay {
 		name += " " + viaRelay
 	}
@@ -345,7 +386,7 @@ func (t *transport) mount(ctx context.Context, m mount.Mount) (*session, error) 
 	}
 	if err := root.Err(); err != nil {
 		root.Close()
-		return nil, explainMount(err, t.fs.spec)
+		return nil, t.explain(err)
 	}
 	if warning := root.Warning(); warning != nil {
 		t.fs.d.log.WithField("filesystem", t.fs.spec).Warn(warning)
@@ -353,16 +394,43 @@ func (t *transport) mount(ctx context.Context, m mount.Mount) (*session, error) 
 	return t.openSession(ctx, root)
 }
 
-func explainMount(err error, spec filesystem.Spec) error {
+// explain says what the operator can do about what the kernel said to a mount.
+func (t *transport) explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOENT):
-		return fmt.Errorf("%w: the server has no export %s: check the path", err, spec.Export)
+		return fmt.Errorf("%w: the server has no export %s: check the path", err, t.fs.spec.Export)
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return fmt.Errorf("%w: the server refuses this host: check the export's list of clients, or the file system's policy", err)
+		return fmt.Errorf("%w: %s", err, t.denied())
 	case errors.Is(err, syscall.EPROTONOSUPPORT), errors.Is(err, syscall.EPROTO):
 		return fmt.Errorf("%w: the server does not offer NFSv4.1", err)
 	}
 	return err
+}
+
+// denied tells whom the server refuses, and what would let them in
+// (docs.aws.amazon.com/efs/latest/ug/iam-access-control-nfs-efs.html).
+func (t *transport) denied() string {
+	const allow = "allow elasticfilesystem:ClientMount, ClientWrite and ClientRootAccess"
+	switch {
+	case t.fs.spec.Kind != filesystem.EFS:
+		return "the server refuses this host: check the export's list of clients"
+	case t.IAM && t.Role != "":
+		return fmt.Sprintf("the file system refuses the IAM role %s: %s to it in the file system's policy or in the role's", t.Role, allow)
+	case t.IAM:
+		return fmt.Sprintf("the file system refuses this host's IAM identity: %s to it in the file system's policy or in the identity's; docker-volume-efs doctor tells which it is", allow)
+	case t.TLS:
+		return fmt.Sprintf("the file system refuses anonymous clients: use iam=on, or %s to \"*\" in the file system's policy", allow)
+	}
+	return "the file system refuses this host: its policy may ask for tls=on or iam=on"
+}
+
+// root is the directory in which a transport's paths begin. An access point of a volume's
+// own has its own root.
+func (t *transport) root() string {
+	if t.AccessPoint != t.fs.mainProtection().AccessPoint {
+		return "/"
+	}
+	return t.fs.d.options.Root
 }
 
 // openSession takes the root over. The server may die at any moment, so it is
@@ -373,9 +441,9 @@ func (t *transport) openSession(ctx context.Context, root Root) (*session, error
 		if err != nil {
 			return nil, err
 		}
-		base, _, err := root.Dir().Make(t.fs.d.options.Root, dirMode)
+		base, _, err := root.Dir().Make(t.root(), dirMode)
 		if err != nil {
-			return nil, fmt.Errorf("open %s: %w", t.fs.d.options.Root, err)
+			return nil, fmt.Errorf("open %s: %w", t.root(), err)
 		}
 		return &session{root: root, base: base, server: server, since: time.Now()}, nil
 	}, (*session).retire)

@@ -12,6 +12,7 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
 )
 
 // Settings are what docker plugin set can change, read from the environment.
@@ -56,9 +57,22 @@ func settings() []setting {
 			s.Driver.Return, err = proxy.ParseReturnPolicy(v)
 			return err
 		}},
-		{"EFS_TLS", func(_ *Settings, v string) error { return driver.Off(v) }},
-		{"EFS_IAM", func(_ *Settings, v string) error { return driver.Off(v) }},
-		{"EFS_ACCESS_POINT", func(_ *Settings, v string) error { return driver.NoAccessPoint(v) }},
+		{"EFS_TLS", func(s *Settings, v string) (err error) {
+			s.Driver.Volume.TLS, err = driver.Switch(v)
+			return err
+		}},
+		{"EFS_IAM", func(s *Settings, v string) (err error) {
+			s.Driver.Volume.IAM, err = driver.Switch(v)
+			return err
+		}},
+		{"EFS_ACCESS_POINT", func(s *Settings, v string) (err error) {
+			s.Driver.AccessPoint, err = driver.AccessPoint(v)
+			return err
+		}},
+		{"EFS_CA_FILE", func(s *Settings, v string) (err error) {
+			s.Driver.Roots, err = efs.LoadRoots(v)
+			return err
+		}},
 		{"EFS_ACCESS", func(s *Settings, v string) (err error) {
 			s.Driver.Volume.Access, err = driver.Access(v)
 			return err
@@ -137,6 +151,9 @@ func ReadSettings(getenv func(string) string) Settings {
 		if err := one.parse(&s, value); err != nil {
 			wrong = append(wrong, fmt.Sprintf("setting %s=%q: %v", one.name, value, err))
 		}
+	}
+	if err := s.Driver.Complete(); err != nil {
+		wrong = append(wrong, err.Error())
 	}
 	if wrong != nil {
 		s.Driver.Misconfigured = errors.New(userInfo.ReplaceAllString(strings.Join(wrong, "; "), "://…@") +

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -47,9 +48,10 @@ var settingRows = []struct {
 		"zone",
 	},
 	{"EFS_RETURN", map[string]string{"sticky": "sticky", "home": "home"}, []string{"Home", "back", "10m"}, "allowed: sticky, home"},
-	{"EFS_TLS", map[string]string{"off": "", "false": ""}, []string{"on", "true", "maybe"}, "allowed: off"},
-	{"EFS_IAM", map[string]string{"off": "", "0": ""}, []string{"on", "1", "role"}, "allowed: off"},
-	{"EFS_ACCESS_POINT", nil, []string{"fsap-0123456789abcdef0"}, "leave it out"},
+	{"EFS_TLS", map[string]string{"off": "false", "on": "true", "true": "true"}, []string{"maybe", "required", "1.3"}, "allowed: on, off"},
+	{"EFS_IAM", map[string]string{"off": "false", "0": "false", "on": "true"}, []string{"role", "arn:aws:iam::123456789012:role/x"}, "allowed: on, off"},
+	{"EFS_ACCESS_POINT", map[string]string{"fsap-0123456789abcdef0": "fsap-0123456789abcdef0"}, []string{"fsap-xyz", "create", "fs-0123456789abcdef0", "/apps"}, "allowed: the id of an access point"},
+	{"EFS_CA_FILE", map[string]string{"../proxy/efs/roots.pem": "true"}, []string{"/nonexistent/ca.pem", "settings_test.go"}, "EFS_CA_FILE"},
 	{"EFS_ACCESS", map[string]string{"shared": "shared"}, []string{"exclusive", "private"}, "allowed: shared"},
 	{"EFS_REMOVE", map[string]string{"keep": "keep", "trash": "trash", "delete": "delete"}, []string{"Trash", "rm -rf"}, "allowed: keep, trash, delete"},
 	{
@@ -88,6 +90,14 @@ func effect(s Settings, name string) string {
 		return s.HTTP.String()
 	case "EFS_LOG_LEVEL":
 		return s.LogLevel.String()
+	case "EFS_TLS":
+		return strconv.FormatBool(s.Driver.Volume.TLS)
+	case "EFS_IAM":
+		return strconv.FormatBool(s.Driver.Volume.IAM && s.Driver.Volume.TLS)
+	case "EFS_ACCESS_POINT":
+		return s.Driver.AccessPoint
+	case "EFS_CA_FILE":
+		return strconv.FormatBool(s.Driver.Roots != nil)
 	case "AWS_REGION":
 		return s.Driver.Region
 	}
@@ -106,7 +116,11 @@ func environment(pairs ...string) func(string) string {
 func TestSettingsThatAreValid(t *testing.T) {
 	for _, row := range settingRows {
 		for value, want := range row.valid {
-			s := ReadSettings(environment(row.name, value))
+			pairs := []string{row.name, value}
+			if row.name != "EFS_FILESYSTEM" {
+				pairs = append(pairs, "EFS_FILESYSTEM", "fs-0123456789abcdef0") // some are for EFS alone
+			}
+			s := ReadSettings(environment(pairs...))
 			if s.Driver.Misconfigured != nil {
 				t.Errorf("%s=%q: %v", row.name, value, s.Driver.Misconfigured)
 			}
@@ -135,6 +149,26 @@ func TestSettingsThatAreWrongSaySo(t *testing.T) {
 				t.Errorf("%s=%q: not one short line: %q", row.name, value, text)
 			}
 		}
+	}
+}
+
+func TestSettingsThatContradictEachOther(t *testing.T) {
+	const efs = "fs-0123456789abcdef0"
+	for _, row := range []struct {
+		name, want string
+		pairs      []string
+	}{
+		{"TLS to an NFS server", "for EFS file systems", []string{"EFS_TLS", "on", "EFS_FILESYSTEM", "nfs://10.0.0.1/e"}},
+		{"IAM to a local directory", "for EFS file systems", []string{"EFS_IAM", "on"}},
+		{"an access point of a local directory", "for EFS file systems", []string{"EFS_ACCESS_POINT", "fsap-0123456789abcdef0"}},
+		{"TLS without a relay", "set EFS_VIA=auto", []string{"EFS_TLS", "on", "EFS_FILESYSTEM", efs, "EFS_VIA", "direct"}},
+		{"an access point without a relay", "set EFS_VIA=auto", []string{"EFS_ACCESS_POINT", "fsap-0123456789abcdef0", "EFS_FILESYSTEM", efs, "EFS_VIA", "direct"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if err := ReadSettings(environment(row.pairs...)).Driver.Misconfigured; err == nil || !strings.Contains(err.Error(), row.want) {
+				t.Errorf("got %v, want %q in it", err, row.want)
+			}
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -177,6 +178,8 @@ func (g *Group) judge(now time.Time, c check, rtt time.Duration, err error) {
 	switch {
 	case err == nil:
 		g.passed(now, m, rtt)
+	case errors.Is(err, ErrRefused): // by one that serves
+		g.passed(now, m, cmp.Or(m.rtt, now.Sub(c.began)))
 	case ownFault(err): // says nothing of the target
 	default:
 		was, wasSince := m.health, m.since

@@ -108,6 +108,14 @@ func (g *Group) Current() Target {
 	return g.current.Target
 }
 
+// SetHome tells the home zone, when it is learned after the group was made. A target in use
+// is not left for it.
+func (g *Group) SetHome(zone string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.options.Home = zone
+}
+
 // SetTargets replaces the targets. Those that stay keep what is known of them;
 // a target given twice counts once. No targets at all is no news: whoever asked
 // for them was not answered.
@@ -128,7 +136,7 @@ func (g *Group) SetTargets(targets []Target) {
 		m := &member{Target: target, pulse: pulse{health: Unknown, since: now}, next: now}
 		if i := slices.IndexFunc(before, m.is); i >= 0 {
 			m = before[i]
-			m.Backup = target.Backup
+			m.Target = target
 		}
 		g.members = append(g.members, m)
 	}
@@ -148,8 +156,9 @@ func (g *Group) SetTargets(targets []Target) {
 	g.poke()
 }
 
-// is reports whether two members are one target.
-func (m *member) is(other *member) bool { return m.Zone == other.Zone && m.Addr == other.Addr }
+// is reports whether two members are one target. Its zone may be learned later than its
+// address.
+func (m *member) is(other *member) bool { return m.Addr == other.Addr }
 
 // find returns the member for a target, nil if it is not (or no longer) one.
 func (g *Group) find(target Target) *member {

@@ -15,6 +15,10 @@ import (
 // certificate. It says nothing about the mount target.
 var ErrIdentity = errors.New("this host cannot show who it is")
 
+// ErrRefused reports a mount target that serves, though not whom it was shown. It says
+// nothing about the mount target's health.
+var ErrRefused = errors.New("refused")
+
 // ErrNotNFS reports that something answered, but not as an NFSv4 server does.
 var ErrNotNFS = errors.New("the server does not speak NFSv4")
 

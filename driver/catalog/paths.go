@@ -14,7 +14,7 @@ import (
 
 // claim marks a volume with a path of its own choice, before its record is there.
 func (c *Catalog) claim(record Record) error {
-	if record.FileSystem != "" || record.Path == "/"+record.Name {
+	if record.FileSystem != "" || record.Foreign() || record.Path == "/"+record.Name {
 		return nil
 	}
 	err := c.dirs[pathsDir].WriteNew(record.Name, nil, fileMode)
@@ -42,6 +42,9 @@ func (c *Catalog) unclaim(name string) error {
 // same as the record's, contain it, or lie inside it. A neighbour whose record cannot be
 // read is an error: nothing is known about where its data is.
 func (c *Catalog) Neighbours(record Record) ([]Record, error) {
+	if record.Foreign() {
+		return nil, nil // its data never leaves
+	}
 	if _, err := c.dirs[pathsDir].Refresh(); err != nil {
 		return nil, err
 	}
@@ -66,7 +69,7 @@ func (c *Catalog) Neighbours(record Record) ([]Record, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot tell whether volume %q lies in the same directory: %w", name, err)
 		}
-		if other.FileSystem == "" && (within(other.Path, record.Path) || within(record.Path, other.Path)) {
+		if other.FileSystem == "" && !other.Foreign() && (within(other.Path, record.Path) || within(record.Path, other.Path)) {
 			neighbours = append(neighbours, other)
 		}
 	}

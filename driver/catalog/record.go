@@ -11,6 +11,7 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/nfs"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
 )
 
 // Version is the format of records and of the catalogue that this package
@@ -44,6 +45,8 @@ type Record struct {
 	// leading slash.
 	Path    string  `json:"path"`
 	Options Options `json:"options"`
+	// AccessPointID is the access point that the plugin made for the volume.
+	AccessPointID string `json:"accesspoint_id,omitempty"`
 	// Made tells that the plugin made the directory, and so may remove it.
 	Made      bool      `json:"made"`
 	Created   time.Time `json:"created"`
@@ -52,6 +55,16 @@ type Record struct {
 	// the inode of the directory that goes there: no other one may.
 	Trash     string `json:"trash,omitempty"`
 	Directory uint64 `json:"directory,omitempty"`
+}
+
+// OwnAccessPoint is the option by which the plugin makes an access point for the volume
+// alone.
+const OwnAccessPoint = "create"
+
+// Foreign tells whether the volume lies in an access point that somebody else made. Its path
+// begins there, and where that is in the file system is not known.
+func (r Record) Foreign() bool {
+	return r.Options.AccessPoint != "" && r.Options.AccessPoint != OwnAccessPoint
 }
 
 // ErrMoved reports a record that only points at the volume on another file
@@ -88,6 +101,13 @@ type Options struct {
 	ReadOnly bool        `json:"readonly,omitempty"`
 	Via      string      `json:"via"`
 	NFS      nfs.Options `json:"nfs,omitempty"`
+	// TLS, IAM, Role and AccessPoint are how the volume is reached. A role implies
+	// IAM, and IAM or an access point implies TLS. An access point is an id or
+	// [OwnAccessPoint].
+	TLS         bool   `json:"tls,omitempty"`
+	IAM         bool   `json:"iam,omitempty"`
+	Role        string `json:"role,omitempty"`
+	AccessPoint string `json:"accesspoint,omitempty"`
 }
 
 // Mode is a directory's permission bits as in chmod(2); its text is octal.
@@ -177,6 +197,18 @@ func newer(version int) error {
 	return fmt.Errorf("%w (format %d, this one reads up to %d): upgrade the plugin on this host", ErrNewer, version, Version)
 }
 
+// checkPath allows the whole of an access point, which is somebody else's root.
+func (r Record) checkPath() error {
+	clean, err := CheckPath(r.Path)
+	if err != nil && (!r.Foreign() || r.Path != "/") {
+		return err
+	}
+	if err == nil && clean != r.Path {
+		return fmt.Errorf("path %q is not clean", r.Path)
+	}
+	return nil
+}
+
 func (r Record) check(name string) error {
 	if r.Version != Version {
 		return fmt.Errorf("format %d is unknown", r.Version)
@@ -189,10 +221,8 @@ func (r Record) check(name string) error {
 	default:
 		return fmt.Errorf("state %q is unknown", r.State)
 	}
-	if clean, err := CheckPath(r.Path); err != nil {
+	if err := r.checkPath(); err != nil {
 		return err
-	} else if clean != r.Path {
-		return fmt.Errorf("path %q is not clean", r.Path)
 	}
 	if r.FileSystem != "" {
 		if _, err := filesystem.Parse(r.FileSystem); err != nil {
@@ -204,6 +234,9 @@ func (r Record) check(name string) error {
 	}
 	if _, err := nfs.ParseOptions(r.Options.NFS.String()); err != nil {
 		return err
+	}
+	if r.Foreign() && !efs.IsAccessPoint(r.Options.AccessPoint) || r.AccessPointID != "" && !efs.IsAccessPoint(r.AccessPointID) {
+		return fmt.Errorf("access point %q %q is none", r.Options.AccessPoint, r.AccessPointID)
 	}
 	switch r.Options.Remove {
 	case RemoveKeep, RemoveTrash, RemoveDelete:

@@ -198,7 +198,7 @@ func explain(ctx context.Context, err error) error {
 	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
 		return fmt.Errorf("TLS: %w: check this host's clock", err)
 	case errors.As(err, &alert) && alert.Op == remoteError:
-		return fmt.Errorf("TLS: the mount target refuses this client's certificate (%w): check this host's clock, the access point, and the file system's policy", err)
+		return fmt.Errorf("TLS: this client's certificate is %w (%w): check this host's clock, the access point, and the file system's policy", proxy.ErrRefused, err)
 	case errors.As(err, &record):
 		return fmt.Errorf("TLS: the server does not speak TLS (%w)", err)
 	}

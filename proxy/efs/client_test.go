@@ -184,11 +184,11 @@ func TestSecureFails(t *testing.T) {
 		{"when nobody knows the authority", &tls.Config{Certificates: []tls.Certificate{stranger.sign(t, serverName, soon)}}, nil, "set EFS_CA_FILE"},
 		{"when only Amazon is believed", &tls.Config{Certificates: good}, func(c *efs.Client) { c.Roots = nil }, "set EFS_CA_FILE"},
 		{"when the certificate has expired", &tls.Config{Certificates: []tls.Certificate{a.sign(t, serverName, time.Now().Add(-time.Hour))}}, nil, "check this host's clock"},
-		{"when the client is refused", &tls.Config{Certificates: good, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: stranger.roots()}, nil, "refuses this client's certificate"},
+		{"when the client is refused", &tls.Config{Certificates: good, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: stranger.roots()}, nil, "this client's certificate is refused"},
 		{
 			"when the client is refused in TLS 1.2",
 			&tls.Config{Certificates: good, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: stranger.roots(), MaxVersion: tls.VersionTLS12},
-			nil, "refuses this client's certificate",
+			nil, "this client's certificate is refused",
 		},
 		{"when the server knows old TLS only", &tls.Config{Certificates: good, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, nil, "protocol version"},
 		{"when the server speaks no TLS", nil, nil, "does not speak TLS"},

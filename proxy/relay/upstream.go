@@ -81,7 +81,7 @@ func (r *Relay) secure(ctx context.Context, conn *net.TCPConn, target proxy.Targ
 	secured, err := r.Secure(limited, conn, target)
 	if err != nil {
 		reset(conn)
-		if ctx.Err() == nil && !errors.Is(err, proxy.ErrIdentity) {
+		if ctx.Err() == nil && !errors.Is(err, proxy.ErrIdentity) && !errors.Is(err, proxy.ErrRefused) {
 			r.Group.Failed(target, err)
 		}
 		return nil, fmt.Errorf("secure the connection to %s: %w", target, err)

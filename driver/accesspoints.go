@@ -1,0 +1,105 @@
+package driver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/cloud"
+)
+
+// makeInAccessPoint makes a volume's directory in an access point that somebody else made,
+// unless it is there. One that is there is left alone, as everywhere.
+func (f *fileSystem) makeInAccessPoint(ctx context.Context, record catalog.Record) error {
+	_, err := inSession(ctx, f.transportOf(record), func(ctx context.Context, s *session) (struct{}, error) {
+		exists, err := adoptable(s.base, record.Path)
+		if err == nil && !exists {
+			err = makeDirectory(ctx, s.base, record)
+		}
+		return struct{}{}, err
+	}, nil)
+	return err
+}
+
+// makeAccessPoint makes the access point that a volume shall have for itself. Its directory
+// is the volume's, and the server makes every client the volume's owner.
+func (f *fileSystem) makeAccessPoint(ctx context.Context, record catalog.Record) (catalog.Record, error) {
+	if record.Options.AccessPoint != catalog.OwnAccessPoint {
+		return record, nil
+	}
+	if f.spec.Kind != filesystem.EFS || f.d.options.Cloud == nil {
+		return record, invalid{errors.New("accesspoint=create is for EFS file systems")}
+	}
+	wanted, err := f.accessPointOf(ctx, record)
+	if err != nil {
+		return record, err
+	}
+	made, err := f.d.options.Cloud.CreateAccessPoint(ctx, record.Options.Role, wanted)
+	if errors.Is(err, cloud.ErrAccessPointDiffers) {
+		return record, conflict{err}
+	}
+	if err != nil {
+		return record, err
+	}
+	record.AccessPointID = made.ID
+	return record, nil
+}
+
+// accessPointOf describes a volume's own access point.
+func (f *fileSystem) accessPointOf(ctx context.Context, record catalog.Record) (cloud.AccessPoint, error) {
+	owner, err := withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (string, error) { return c.ID(), nil })
+	if err != nil {
+		return cloud.AccessPoint{}, err
+	}
+	root := "/"
+	if main := f.mainProtection(); main.AccessPoint != "" {
+		through, err := f.d.options.Cloud.AccessPoint(ctx, f.inCloud(), main.Role, main.AccessPoint)
+		if err != nil {
+			return cloud.AccessPoint{}, err
+		}
+		root = through.Path
+	}
+	a := cloud.AccessPoint{
+		ID: record.AccessPointID, FileSystem: f.inCloud(), Path: path.Join(root, f.d.options.Root, record.Path),
+		UID: cmp.Or(record.Options.UID, record.Options.GID), GID: cmp.Or(record.Options.GID, record.Options.UID),
+		Mode: defaultMode, Owner: owner, Volume: record.Name,
+	}
+	if record.Options.Mode != nil {
+		a.Mode = uint32(*record.Options.Mode)
+	}
+	return a, checkAccessPointPath(a.Path)
+}
+
+// EFS's limits (docs.aws.amazon.com/efs/latest/ug/API_RootDirectory.html).
+const (
+	maxAccessPointPath  = 100
+	maxAccessPointDepth = 4
+)
+
+func checkAccessPointPath(p string) error {
+	depth := 0
+	for dir := p; dir != "/"; dir = path.Dir(dir) {
+		depth++
+	}
+	if len(p) > maxAccessPointPath || depth > maxAccessPointDepth {
+		return invalid{fmt.Errorf("an access point's path has at most %d characters and %d directories, and %s has more: choose a shorter path", maxAccessPointPath, maxAccessPointDepth, p)}
+	}
+	return nil
+}
+
+// deleteAccessPoint deletes the one that was made for a volume, and no data.
+func (f *fileSystem) deleteAccessPoint(ctx context.Context, c *catalog.Catalog, record catalog.Record) error {
+	if record.AccessPointID == "" {
+		return nil
+	}
+	if f.d.options.Cloud == nil {
+		return errors.New("its access point cannot be deleted: AWS is not asked on this host")
+	}
+	return f.d.options.Cloud.DeleteAccessPoint(ctx, record.Options.Role, cloud.AccessPoint{
+		ID: record.AccessPointID, FileSystem: f.inCloud(), Owner: c.ID(), Volume: record.Name,
+	})
+}

@@ -1,0 +1,83 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"net"
+	"regexp"
+	"strings"
+
+	"github.com/aws/smithy-go"
+)
+
+// secret is what no message may hold: a session token or a signature of a request, as the
+// SDK's errors may quote them from a URL.
+var secret = regexp.MustCompile(`(?i)(X-Amz-Security-Token|X-Amz-Signature|X-Amz-Credential|SessionToken|SecretAccessKey|WebIdentityToken)=[^&\s"]*`)
+
+// explain makes one line of an error of the SDK's: what was asked, as whom, what AWS said,
+// and what to do. The error still wraps what it was.
+func explain(call, role string, err error) error {
+	if role != "" {
+		call += " as " + role
+	}
+	said, advice := err.Error(), ""
+	var api smithy.APIError
+	var dns *net.DNSError
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
+		said, advice = "no answer in time", "check the route to AWS's API, or a VPC endpoint for it"
+	case errors.As(err, &api):
+		said = api.ErrorCode() + ": " + api.ErrorMessage()
+		advice = adviceFor(api.ErrorCode(), call)
+	case errors.As(err, &dns):
+		said, advice = dns.Error(), "check DNS and AWS_REGION"
+	case strings.Contains(said, "no EC2 IMDS role found"), strings.Contains(said, "failed to refresh cached credentials"):
+		said, advice = lastOf(said), "give the host an IAM role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+	}
+	said = secret.ReplaceAllString(strings.Join(strings.Fields(said), " "), "$1=…")
+	if advice != "" {
+		said += ": " + advice
+	}
+	return &explained{text: call + ": " + said, err: err}
+}
+
+// lastOf is the innermost part of a chain of errors as text.
+func lastOf(text string) string {
+	parts := strings.Split(text, ", ")
+	return parts[len(parts)-1]
+}
+
+func adviceFor(code, call string) string {
+	action, _, _ := strings.Cut(call, " ")
+	switch code {
+	case "AccessDenied", "AccessDeniedException", "UnauthorizedOperation":
+		return "allow the action " + action + " in the identity's IAM policy"
+	case "ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "RequestTimeTooSkewed":
+		return "check the credentials and this host's clock"
+	case "FileSystemNotFound":
+		return "check the file system's id, the region and the account"
+	case "AccessPointLimitExceeded":
+		return "remove access points that are not needed, or have the quota raised (Service Quotas, Amazon EFS, access points per file system)"
+	case "ThrottlingException", "Throttling", "TooManyRequestsException", "TooManyRequests", "RequestLimitExceeded":
+		return "AWS limits how often it may be asked; try again in a minute"
+	}
+	return ""
+}
+
+// explained has a text of its own and wraps what it explains.
+type explained struct {
+	text string
+	err  error
+}
+
+func (e *explained) Error() string { return e.text }
+func (e *explained) Unwrap() error { return e.err }
+
+// code is AWS's code of an error, "" if it has none.
+func code(err error) string {
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode()
+	}
+	return ""
+}
