@@ -95,11 +95,11 @@ func (z *zones) testBoth() {
 func (p zonesPlace) servers(t *testing.T) (first, twin *lab.Server) {
 	t.Helper()
 	l := hosts(t)
-	first, err := l.AddServer(t.Context(), p.server, nil, p.addresses[:]...)
+	first, err := l.AddServer(t.Context(), lab.ServerOptions{Name: p.server, Addresses: lab.Addresses(p.addresses[:]...)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	twin, err = l.AddServer(t.Context(), p.twin, first, p.addressOfTwin)
+	twin, err = l.AddServer(t.Context(), lab.ServerOptions{Name: p.twin, Of: first, Addresses: lab.Addresses(p.addressOfTwin)})
 	if err != nil {
 		t.Fatal(err)
 	}

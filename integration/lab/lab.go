@@ -40,6 +40,7 @@ type Lab struct {
 
 	mu      sync.Mutex
 	further map[string]*Server // guarded by mu; by name
+	sites   map[string]*Site
 }
 
 // Start starts the server and the hosts, which are up when it returns: they
@@ -63,7 +64,7 @@ func Start(ctx context.Context, options Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{cache: cache, dir: filepath.Join(cache.root, "run"), hosts: make(map[string]*Host), further: make(map[string]*Server)}
+	l := &Lab{cache: cache, dir: filepath.Join(cache.root, "run"), hosts: make(map[string]*Host), further: make(map[string]*Server), sites: make(map[string]*Site)}
 	for _, name := range options.Hosts {
 		address, err := hostAddress(name)
 		if err != nil {
@@ -95,7 +96,7 @@ func (l *Lab) start(ctx context.Context) error {
 		return err
 	}
 	steps := []func() error{func() (err error) {
-		l.Server, err = newServer(ctx, "nfs", l.tree(), l.dir, serverAddress(11), serverAddress(12), serverAddress(13))
+		l.Server, err = newServer(ctx, ServerOptions{Name: "nfs", Addresses: Addresses(11, 12, 13)}, l.tree(), l.dir)
 		return err
 	}}
 	for _, h := range l.hosts {
@@ -128,28 +129,37 @@ func (l *Lab) Hosts() []*Host {
 // SecondServer returns a server that shares nothing with the first: address
 // 10.77.0.21, its own file system. The first call starts it.
 func (l *Lab) SecondServer(ctx context.Context) (*Server, error) {
-	return l.AddServer(ctx, "nfs-second", nil, 21)
+	return l.AddServer(ctx, ServerOptions{Name: "nfs-second", Addresses: Addresses(21)})
 }
 
-// AddServer returns a further server by its name, at most 12 bytes. The first call starts it, with
-// an address 10.77.0.N for each zone. It has a file system of its own, or that of another
-// server; state of clients it shares with none: what a client holds at one the other knows
-// nothing of.
-func (l *Lab) AddServer(ctx context.Context, name string, of *Server, lastBytes ...byte) (*Server, error) {
+// AddServer returns a further server by its name. The first call starts it.
+func (l *Lab) AddServer(ctx context.Context, options ServerOptions) (*Server, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s := l.further[name]; s != nil {
+	if s := l.further[options.Name]; s != nil {
 		return s, nil
 	}
-	s := &Server{name: name, of: of}
-	for _, last := range lastBytes {
-		s.addresses = append(s.addresses, serverAddress(last))
-	}
-	s, err := startServer(ctx, s, l.tree(), l.dir)
+	s, err := newServer(ctx, options, l.tree(), l.dir)
 	if err != nil {
 		return nil, err
 	}
-	l.further[name] = s
+	l.further[options.Name] = s
+	return s, nil
+}
+
+// AddSite returns a place in the hosts' network for programs that are no NFS server, by its
+// name of at most 12 bytes. The first call makes it.
+func (l *Lab) AddSite(ctx context.Context, name string, addresses ...netip.Addr) (*Site, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.sites[name]; s != nil {
+		return s, nil
+	}
+	s, err := newSite(ctx, name, l.dir, addresses)
+	if err != nil {
+		return nil, err
+	}
+	l.sites[name] = s
 	return s, nil
 }
 
@@ -166,6 +176,9 @@ func (l *Lab) Close() error {
 		if s != nil {
 			err = errors.Join(err, s.close())
 		}
+	}
+	for _, s := range l.sites {
+		err = errors.Join(err, s.close())
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

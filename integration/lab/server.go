@@ -33,12 +33,10 @@ const serverLimit = 30 * time.Second
 // grace period of at most 10 s, which ends when the last known client has
 // reclaimed. A write does not wait after the first start.
 type Server struct {
-	name      string
-	addresses []netip.Addr
-	tree      string // directory with the server's program
-	dir       string // of this server; the server sees dir/lab as /lab
-	ns        namespace
-	of        *Server // whose file system it serves; nil: its own
+	*Site
+	options ServerOptions
+	tree    string // directory with the server's program
+	dir     string // of this server; the server sees dir/lab as /lab
 
 	mu     sync.Mutex
 	cmd    *exec.Cmd                // guarded by mu; nil while stopped
@@ -47,23 +45,33 @@ type Server struct {
 	faults map[netip.Addr]faultKind // guarded by mu
 }
 
-// newServer makes the server's network and file system and starts it.
-func newServer(ctx context.Context, name, tree, parent string, addresses ...netip.Addr) (*Server, error) {
-	return startServer(ctx, &Server{name: name, addresses: addresses}, tree, parent)
+// ServerOptions describe a [Server].
+type ServerOptions struct {
+	// Name has at most 12 bytes.
+	Name string
+	// Addresses are one for each zone, or one for all.
+	Addresses []netip.Addr
+	// Of is a server whose file system it serves; nil: it has its own. State of clients
+	// it shares with none: what a client holds at one the other knows nothing of.
+	Of *Server
+	// Root is the directory that it exports as /; empty: the whole.
+	Root string
+	// Port is where it listens; 0: 2049.
+	Port uint16
 }
 
-func startServer(ctx context.Context, s *Server, tree, parent string) (*Server, error) {
-	s.tree, s.dir, s.faults = tree, filepath.Join(parent, s.name), make(map[netip.Addr]faultKind)
+// newServer makes the server's network and file system and starts it.
+func newServer(ctx context.Context, options ServerOptions, tree, parent string) (*Server, error) {
+	if options.Port == 0 {
+		options.Port = nfsPort
+	}
+	s := &Server{options: options, tree: tree, dir: filepath.Join(parent, options.Name), faults: make(map[netip.Addr]faultKind)}
 	if err := s.makeRoot(); err != nil {
-		return nil, fmt.Errorf("make the root of server %s: %w", s.name, err)
+		return nil, fmt.Errorf("make the root of server %s: %w", options.Name, err)
 	}
-	ns, err := newNamespace()
-	if err != nil {
+	var err error
+	if s.Site, err = newSite(ctx, options.Name, parent, options.Addresses); err != nil {
 		return nil, err
-	}
-	s.ns = ns
-	if err := ns.connect(ctx, s.name, s.addresses); err != nil {
-		return nil, errors.Join(err, ns.f.Close())
 	}
 	if err := s.Start(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -133,7 +141,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 		if s.faults[a] != healthy {
 			continue
 		}
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", netip.AddrPortFrom(a, nfsPort).String())
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", netip.AddrPortFrom(a, s.options.Port).String())
 		if err != nil {
 			return err
 		}
@@ -194,7 +202,7 @@ func (s *Server) logPath() string { return filepath.Join(s.dir, "lab", "log") }
 // machine's /dev is bound below, and what is left lies in the lab's own tmpfs.
 func (s *Server) close() error {
 	s.Stop()
-	err := s.ns.f.Close()
+	err := s.Site.close()
 	for _, mounted := range []string{filepath.Join(s.dir, "root"), filepath.Join(s.dir, "lab")} {
 		err = errors.Join(err, unix.Unmount(mounted, unix.MNT_DETACH))
 	}

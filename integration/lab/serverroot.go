@@ -15,7 +15,7 @@ import (
 const serverConfig = `
 NFS_CORE_PARAM {
 	Protocols = 4;
-	NFS_Port = 2049;
+	NFS_Port = %[2]d;
 	Enable_NLM = false;
 	Enable_RQUOTA = false;
 	Allow_Set_Io_Flusher_Fail = true;
@@ -37,7 +37,7 @@ EXPORT_DEFAULTS {
 	Protocols = 4;
 	Transports = TCP;
 }
-EXPORT { Export_Id = 1; Path = /lab/fs; Pseudo = /; FSAL { Name = VFS; } }
+EXPORT { Export_Id = 1; Path = /lab/fs%[1]s; Pseudo = /; FSAL { Name = VFS; } }
 EXPORT { Export_Id = 2; Path = /lab/fs/export; Pseudo = /export; FSAL { Name = VFS; } }
 EXPORT { Export_Id = 3; Path = /lab/fs/readonly; Pseudo = /readonly; Access_Type = RO; FSAL { Name = VFS; } }
 EXPORT { Export_Id = 4; Path = /lab/fs/squash; Pseudo = /squash; Squash = Root_Squash; FSAL { Name = VFS; } }
@@ -69,15 +69,15 @@ func (s *Server) makeRoot() error {
 		}
 	}
 	files, mounts := error(nil), serverMounts
-	if s.of == nil {
+	if s.options.Of == nil {
 		files = unix.Mount("lab", filepath.Join(lab, "fs/small"), "tmpfs", 0, "mode=755,size=8m")
 	} else {
 		mounts += "lab /lab/fs ext4 rw 0 0\n"
-		files = unix.Mount(filepath.Join(s.of.dir, "lab/fs"), filepath.Join(lab, "fs"), "", unix.MS_BIND|unix.MS_REC, "")
+		files = unix.Mount(filepath.Join(s.options.Of.dir, "lab/fs"), filepath.Join(lab, "fs"), "", unix.MS_BIND|unix.MS_REC, "")
 	}
 	err := errors.Join(
 		files,
-		os.WriteFile(filepath.Join(lab, "ganesha.conf"), []byte(serverConfig), 0o644),
+		os.WriteFile(filepath.Join(lab, "ganesha.conf"), []byte(fmt.Sprintf(serverConfig, s.options.Root, s.options.Port)), 0o644),
 		os.WriteFile(filepath.Join(lab, "mounts"), []byte(mounts), 0o644),
 	)
 	if err != nil {
