@@ -68,6 +68,7 @@ var mayImport = map[string][]string{
 	"driver":      {"driver", "proxy"},
 	"proxy":       {"proxy"},
 	"integration": {"integration"},
+	"deploy":      {"deploy"},
 }
 
 func TestImportsPointOneWay(t *testing.T) {
