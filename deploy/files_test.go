@@ -5,8 +5,11 @@ import (
 	"testing"
 )
 
-// region is where these tests play.
-const region = "eu-central-1"
+// Where these tests play.
+const (
+	region     = "eu-central-1"
+	bundleOnS3 = "s3://plugins.example.com/efs-amd64.tar.gz"
+)
 
 func read(t *testing.T, name string) []byte {
 	t.Helper()

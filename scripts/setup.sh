@@ -10,6 +10,8 @@ packages="make git gcc libc6-dev ca-certificates"
 packages="$packages chromium"
 # checking what the gateway's pages and units say: their openssl commands, systemd-analyze
 packages="$packages openssl systemd"
+# checking the user data of EC2 instances
+packages="$packages shellcheck"
 # the test hosts' disk image: a Debian tree, its modules, an initramfs, a file system
 packages="$packages mmdebstrap debian-archive-keyring busybox-static kmod cpio xz-utils zstd e2fsprogs"
 # running them: virtual machines, and a network between them
