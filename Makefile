@@ -119,6 +119,18 @@ fuzz: ## Each fuzz target for FUZZTIME=10s
 vuln: ## Known vulnerabilities that the code reaches (asks vuln.go.dev)
 	@$(TOOL) govulncheck ./...
 
+# cfn-lint is a Python package, and the provider whose resources terraform validate knows comes from
+# Terraform's registry: this is not part of make test, which checks the same files with what Go has.
+TERRAFORM ?= terraform
+.PHONY: provisioning
+provisioning: ## deploy/aws as cfn-lint and terraform validate see it (needs both programs, and the provider's registry)
+	@command -v cfn-lint >/dev/null || { echo 'cfn-lint is missing: pipx install cfn-lint' >&2; exit 1; }
+	@command -v $(TERRAFORM) >/dev/null || { echo '$(TERRAFORM) is missing: install Terraform, or OpenTofu and give TERRAFORM=tofu' >&2; exit 1; }
+	@cfn-lint deploy/aws/cloudformation.yaml
+	@rm -rf build/provisioning && install -d build && cp -r deploy/aws build/provisioning
+	@cd build/provisioning/terraform && $(TERRAFORM) init -backend=false -input=false >init.log 2>&1 || { cat init.log >&2; exit 1; }
+	@cd build/provisioning/terraform && $(TERRAFORM) validate
+
 .PHONY: bench
 bench: lab ## Measure beside mount -t nfs4, the local driver, HAProxy and stunnel, into docs/benchmarks.md
 	@$(SUDO) build/lab/bench -o build/benchmarks.md $(if $(filter-out .,$(RUN)),-only '$(RUN)')
