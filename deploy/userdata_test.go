@@ -257,7 +257,6 @@ func TestUserDataInstallsThePlugin(t *testing.T) {
 		{"the kernel has no NFS client", map[string]string{"engine": "", "old": ""}, "", []string{source}, false, "FAILED: this kernel has no NFSv4 client", nil, "docker"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			t.Parallel()
 			i := newInstance(t, map[string]string{"bundle": good}, row.without)
 			for name, content := range row.files {
 				i.write(name, content)
