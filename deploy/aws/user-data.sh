@@ -9,7 +9,7 @@
 #   PLUGIN_SHA256   the bundle's digest; empty: not compared
 #   PLUGIN_NAME     default efs; the same on every host, for it is the driver's name
 #   ECS_CLUSTER     the cluster to join; empty: none
-#   EFS_…, AWS_REGION   the plugin's settings; empty: its default
+#   EFS_…, AWS_REGION … the plugin's settings; empty: its default
 #
 # What fails is the last line of /var/log/cloud-init-output.log and of the
 # instance's console, and begins with "docker-volume-efs: FAILED".
@@ -19,7 +19,8 @@ name=${PLUGIN_NAME:-efs}
 source=${PLUGIN_SOURCE:-}
 tries=${TRIES:-10}
 settings='EFS_FILESYSTEM EFS_ROOT EFS_VIA EFS_ZONE EFS_TARGETS EFS_RETURN EFS_TLS EFS_IAM EFS_ACCESS_POINT
-	EFS_ACCESS EFS_REMOVE EFS_HTTP EFS_LOG_LEVEL EFS_CA_FILE AWS_REGION'
+	EFS_ACCESS EFS_REMOVE EFS_HTTP EFS_LOG_LEVEL EFS_CA_FILE AWS_REGION
+	AWS_ENDPOINT_URL AWS_USE_FIPS_ENDPOINT GODEBUG'
 
 say() { echo "docker-volume-efs: $*"; }
 die() {
