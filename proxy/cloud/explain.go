@@ -27,7 +27,7 @@ func explain(call, role string, err error) error {
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
 		said, advice = "no answer in time", "check the route to AWS's API, or a VPC endpoint for it"
 	case errors.As(err, &api):
-		said = api.ErrorCode() + ": " + api.ErrorMessage()
+		said = strings.TrimSuffix(api.ErrorCode()+": "+api.ErrorMessage(), ".")
 		advice = adviceFor(api.ErrorCode(), call)
 	case errors.As(err, &dns):
 		said, advice = dns.Error(), "check DNS and AWS_REGION"
