@@ -33,6 +33,7 @@ type fileSystem struct {
 	d     *Driver
 	spec  filesystem.Spec
 	slots chan struct{} // one for each call under way
+	lost  chan struct{} // told when a mount target was left
 
 	checking, refreshing, sweeping atomic.Bool   // one goroutine at a time does each
 	moves, recoveries              atomic.Uint64 // see watchRecovery
@@ -50,7 +51,7 @@ type fileSystem struct {
 
 func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 	return &fileSystem{
-		d: d, spec: spec, slots: make(chan struct{}, callsAtOnce),
+		d: d, spec: spec, slots: make(chan struct{}, callsAtOnce), lost: make(chan struct{}, 1),
 		transports: map[string]*transport{}, found: map[string]catalog.Found{},
 	}
 }

@@ -79,6 +79,10 @@ func ask1(dir *tree.Dir) error {
 // moved brings the direct root mounts to the mount target that is in use now; relays
 // do that for theirs.
 func (f *fileSystem) moved(move proxy.Move) {
+	select {
+	case f.lost <- struct{}{}:
+	default:
+	}
 	f.watchRecovery(move)
 	for _, s := range f.sessions() {
 		if s.path == viaDirect {

@@ -125,7 +125,7 @@ func (f *fileSystem) followTargets(g *proxy.Group, now bool) {
 	if now {
 		pause = 0
 	}
-	for wait(f.d.life, jittered(pause)) {
+	for f.untilDue(jittered(pause)) {
 		found, err := f.lookUpTargets(f.d.life)
 		if f.d.life.Err() != nil {
 			return
@@ -192,15 +192,22 @@ func (f *fileSystem) keep(found whereabouts) {
 	}
 }
 
-// wait pauses, and reports whether the context let it.
-func wait(ctx context.Context, pause time.Duration) bool {
+// untilDue pauses, less long if a mount target was lost meanwhile: perhaps it is no more. It
+// reports whether the Driver still runs.
+func (f *fileSystem) untilDue(pause time.Duration) bool {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
+	for {
+		select {
+		case <-timer.C:
+			return true
+		case <-f.lost:
+			if soon := jittered(describeSoon); soon < pause {
+				timer.Reset(soon)
+			}
+		case <-f.d.life.Done():
+			return false
+		}
 	}
 }
 

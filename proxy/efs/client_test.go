@@ -3,16 +3,12 @@ package efs_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
-	"math/big"
 	"net"
 	"strings"
 	"sync"
@@ -38,60 +34,6 @@ const serverName = "fs-0123456789abcdef0.efs.eu-west-1.amazonaws.com"
 //nolint:gochecknoglobals // see above
 var hostKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 3072) })
 
-// authority signs mount targets' certificates.
-type authority struct {
-	certificate *x509.Certificate
-	key         *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	private := newECKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(48 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	return &authority{parse(t, template, template, private, private), private}
-}
-
-func newECKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return private
-}
-
-func parse(t *testing.T, template, parent *x509.Certificate, private, signer *ecdsa.PrivateKey) *x509.Certificate {
-	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &private.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certificate, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return certificate
-}
-
-func (a *authority) sign(t *testing.T, name string, until time.Time) tls.Certificate {
-	t.Helper()
-	private := newECKey(t)
-	leaf := parse(t, &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-24 * time.Hour), NotAfter: until,
-	}, a.certificate, private, a.key)
-	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: private}
-}
-
-func (a *authority) roots() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(a.certificate)
-	return pool
-}
-
 // target is a TLS mount target that keeps what clients showed it.
 type target struct {
 	*proxytest.Server
@@ -103,18 +45,10 @@ type target struct {
 func serveTLS(t *testing.T, config *tls.Config) *target {
 	t.Helper()
 	served := &target{}
-	served.Server = proxytest.Serve(t, func(conn *net.TCPConn) {
-		secured := tls.Server(conn, config)
-		if secured.HandshakeContext(t.Context()) != nil {
-			return
-		}
+	served.Server = proxytest.ServeTLS(t, config, func(state tls.ConnectionState) {
 		served.mu.Lock()
-		served.shown = append(served.shown, secured.ConnectionState())
-		served.mu.Unlock()
-		first, err := proxytest.AnswerNull(secured)
-		if err == nil {
-			_, _ = secured.Write(first)
-		}
+		defer served.mu.Unlock()
+		served.shown = append(served.shown, state)
 	})
 	return served
 }
@@ -140,12 +74,12 @@ func connect(t *testing.T, c *efs.Client, s *proxytest.Server) (net.Conn, error)
 }
 
 func TestSecure(t *testing.T) {
-	a := newAuthority(t)
+	a := proxytest.NewAuthority(t)
 	served := serveTLS(t, &tls.Config{
-		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{a.sign(t, serverName, time.Now().Add(time.Hour))},
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{a.Sign(t, serverName, time.Now().Add(time.Hour))},
 		ClientAuth: tls.RequireAnyClientCert,
 	})
-	client := newClient(a.roots())
+	client := newClient(a.Roots())
 	for range 2 {
 		secured, err := connect(t, client, served.Server)
 		if err != nil {
@@ -169,9 +103,9 @@ func TestSecure(t *testing.T) {
 }
 
 func TestSecureFails(t *testing.T) {
-	a, stranger := newAuthority(t), newAuthority(t)
+	a, stranger := proxytest.NewAuthority(t), proxytest.NewAuthority(t)
 	soon := time.Now().Add(time.Hour)
-	good := []tls.Certificate{a.sign(t, serverName, soon)}
+	good := []tls.Certificate{a.Sign(t, serverName, soon)}
 	broken := errors.New("the metadata service does not answer")
 	for _, row := range []struct {
 		name   string
@@ -179,15 +113,15 @@ func TestSecureFails(t *testing.T) {
 		change func(*efs.Client)
 		says   string
 	}{
-		{"when the name is another's", &tls.Config{Certificates: []tls.Certificate{a.sign(t, "fs-00000000.efs.eu-west-1.amazonaws.com", soon)}}, nil, "not the file system's mount target"},
-		{"when the name has another region", &tls.Config{Certificates: []tls.Certificate{a.sign(t, strings.Replace(serverName, "eu-", "us-", 1), soon)}}, nil, "not the file system's mount target"},
-		{"when nobody knows the authority", &tls.Config{Certificates: []tls.Certificate{stranger.sign(t, serverName, soon)}}, nil, "set EFS_CA_FILE"},
+		{"when the name is another's", &tls.Config{Certificates: []tls.Certificate{a.Sign(t, "fs-00000000.efs.eu-west-1.amazonaws.com", soon)}}, nil, "not the file system's mount target"},
+		{"when the name has another region", &tls.Config{Certificates: []tls.Certificate{a.Sign(t, strings.Replace(serverName, "eu-", "us-", 1), soon)}}, nil, "not the file system's mount target"},
+		{"when nobody knows the authority", &tls.Config{Certificates: []tls.Certificate{stranger.Sign(t, serverName, soon)}}, nil, "set EFS_CA_FILE"},
 		{"when only Amazon is believed", &tls.Config{Certificates: good}, func(c *efs.Client) { c.Roots = nil }, "set EFS_CA_FILE"},
-		{"when the certificate has expired", &tls.Config{Certificates: []tls.Certificate{a.sign(t, serverName, time.Now().Add(-time.Hour))}}, nil, "check this host's clock"},
-		{"when the client is refused", &tls.Config{Certificates: good, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: stranger.roots()}, nil, "this client's certificate is refused"},
+		{"when the certificate has expired", &tls.Config{Certificates: []tls.Certificate{a.Sign(t, serverName, time.Now().Add(-time.Hour))}}, nil, "check this host's clock"},
+		{"when the client is refused", &tls.Config{Certificates: good, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: stranger.Roots()}, nil, "this client's certificate is refused"},
 		{
 			"when the client is refused in TLS 1.2",
-			&tls.Config{Certificates: good, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: stranger.roots(), MaxVersion: tls.VersionTLS12},
+			&tls.Config{Certificates: good, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: stranger.Roots(), MaxVersion: tls.VersionTLS12},
 			nil, "this client's certificate is refused",
 		},
 		{"when the server knows old TLS only", &tls.Config{Certificates: good, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, nil, "protocol version"},
@@ -212,7 +146,7 @@ func TestSecureFails(t *testing.T) {
 			} else {
 				served = proxytest.Serve(t, func(conn *net.TCPConn) { _, _ = conn.Write([]byte("no TLS here, and no NFS")) })
 			}
-			client := newClient(a.roots())
+			client := newClient(a.Roots())
 			if row.change != nil {
 				row.change(client)
 			}
@@ -242,9 +176,9 @@ func TestSecureEndsWithItsContext(t *testing.T) {
 }
 
 func TestCheckUsesOneCertificateForAWhile(t *testing.T) {
-	a := newAuthority(t)
-	served := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{a.sign(t, serverName, time.Now().Add(time.Hour))}, ClientAuth: tls.RequireAnyClientCert})
-	client, asked := newClient(a.roots()), 0
+	a := proxytest.NewAuthority(t)
+	served := serveTLS(t, &tls.Config{Certificates: []tls.Certificate{a.Sign(t, serverName, time.Now().Add(time.Hour))}, ClientAuth: tls.RequireAnyClientCert})
+	client, asked := newClient(a.Roots()), 0
 	client.Credentials = func(context.Context) (efs.Credentials, error) {
 		asked++
 		return efs.Credentials{AccessKeyID: exampleID, SecretAccessKey: exampleSecret}, nil

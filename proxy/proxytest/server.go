@@ -1,5 +1,3 @@
-// Package proxytest has the mount target that tests need: it listens on loopback,
-// answers NFS's NULL call, and says anything else again.
 package proxytest
 
 import (
@@ -102,7 +100,13 @@ func AnswerNull(conn io.ReadWriter) (first []byte, err error) {
 }
 
 // Echo answers NULL and then says again what comes, until the client has said all.
-func Echo(conn *net.TCPConn) {
+func Echo(conn *net.TCPConn) { echo(conn) }
+
+func echo(conn interface {
+	io.ReadWriter
+	CloseWrite() error
+},
+) {
 	first, err := AnswerNull(conn)
 	if err != nil {
 		return

@@ -1,0 +1,145 @@
+package driver_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/cloud"
+)
+
+func TestAccessPointOfAVolumesOwn(t *testing.T) {
+	e := newEFSHost(t, func(o *driver.Options) { o.Root = "/apps" })
+	for range 2 {
+		e.create("web", "accesspoint=create", "uid=70", "gid=71", "mode=0750")
+	}
+	points := e.accessPoints()
+	if len(points) != 1 {
+		t.Fatalf("access points %v", points)
+	}
+	for id, p := range points {
+		if p.Path != "/apps/web" || *p.UID != 70 || *p.GID != 71 || p.Mode != 0o750 || p.Volume != "web" || p.Owner == "" || p.FileSystem.ID != fsID {
+			t.Errorf("access point %+v", p)
+		}
+		e.mount("web", "1")
+		if got := e.status("web")["access_point"]; got != id {
+			t.Errorf("mounted by %v", got)
+		}
+		if !strings.Contains(e.certificates(), id) {
+			t.Error("no certificate has it")
+		}
+	}
+	info, err := os.Stat(filepath.Join(e.export, "apps/web"))
+	if err != nil || info.Mode().Perm() != 0o750 {
+		t.Errorf("its directory: %v, %v", info, err)
+	}
+	e.unmount("web", "1")
+	e.remove("web")
+	if left := e.accessPoints(); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+	if exists(t, filepath.Join(e.export, "apps/web")) {
+		t.Error("the directory is still there")
+	}
+}
+
+func TestAccessPointOfAVolumesOwnOnBadDays(t *testing.T) {
+	t.Run("Create fails and is repeated", func(t *testing.T) {
+		e := newEFSHost(t)
+		e.set(func() { e.down = errors.New("AccessPointLimitExceeded") })
+		err := e.Create(t.Context(), "web", opts("accesspoint=create"))
+		wantKind(t, err, driver.Failed, "AccessPointLimitExceeded")
+		if _, err := e.Get(t.Context(), "web"); err == nil {
+			t.Error("a volume is left behind")
+		}
+		e.set(func() { e.down = nil })
+		e.create("web", "accesspoint=create")
+		if len(e.accessPoints()) != 1 {
+			t.Errorf("access points %v", e.accessPoints())
+		}
+	})
+	t.Run("Remove fails and is repeated", func(t *testing.T) {
+		for _, policy := range []string{"keep", "trash", "delete"} {
+			e := newEFSHost(t)
+			e.create("web", "accesspoint=create", "remove="+policy)
+			e.set(func() { e.down = errors.New("throttled") })
+			wantKind(t, e.Remove(t.Context(), "web"), driver.Failed, "throttled")
+			e.set(func() { e.down = nil })
+			e.remove("web")
+			if len(e.accessPoints()) != 0 || exists(t, filepath.Join(e.export, "web")) != (policy == "keep") {
+				t.Errorf("%s: access points %v", policy, e.accessPoints())
+			}
+		}
+	})
+	t.Run("a directory that is there is kept", func(t *testing.T) {
+		e := newEFSHost(t)
+		if err := os.Mkdir(filepath.Join(e.export, "web"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		e.create("web", "accesspoint=create")
+		e.remove("web")
+		if len(e.accessPoints()) != 0 || !exists(t, filepath.Join(e.export, "web")) {
+			t.Errorf("access points %v, or the directory has gone", e.accessPoints())
+		}
+	})
+	t.Run("another one than asked for is a conflict", func(t *testing.T) {
+		e := newEFSHost(t)
+		e.create("web", "accesspoint=create", "uid=70")
+		wantKind(t, e.Create(t.Context(), "web", opts("accesspoint="+someAP)), driver.Conflict, "accesspoint is")
+		wantKind(t, e.Create(t.Context(), "web", opts("accesspoint=create", "uid=71")), driver.Conflict, "uid is")
+	})
+	t.Run("a path too long for EFS is refused", func(t *testing.T) {
+		e := newEFSHost(t)
+		wantKind(t, e.Create(t.Context(), "web", opts("accesspoint=create", "path=/1/2/3/4/5")), driver.Invalid, "shorter path")
+		wantKind(t, e.Create(t.Context(), "web", opts("accesspoint=create", "path=/"+strings.Repeat("x", 100))), driver.Invalid, "shorter path")
+		if n := len(e.accessPoints()); n != 0 {
+			t.Errorf("%d access points", n)
+		}
+	})
+	t.Run("its path begins where the catalogue's access point does", func(t *testing.T) {
+		const home = "fsap-00000000000000aaa"
+		e := newEFSHost(t, func(o *driver.Options) {
+			o.AccessPoint = home
+			o.Cloud.(*aws).points = map[string]cloud.AccessPoint{home: {ID: home, Path: "/team"}}
+		})
+		e.create("web", "accesspoint=create")
+		for id, p := range e.accessPoints() {
+			if id != home && p.Path != "/team/web" {
+				t.Errorf("access point %+v", p)
+			}
+		}
+	})
+}
+
+// Somebody else's access point is used as it is, and nothing in it is ever removed.
+func TestAccessPointOfSomebodyElse(t *testing.T) {
+	for _, policy := range []string{"keep", "trash", "delete"} {
+		e := newEFSHost(t)
+		if err := os.WriteFile(filepath.Join(e.export, "file"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		e.create("part", "accesspoint="+someAP, "path=/part", "remove="+policy, "mode=0700")
+		e.mount("part", "1")
+		e.unmount("part", "1")
+		if info, err := os.Stat(filepath.Join(e.export, "part")); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("its directory: %v, %v", info, err)
+		}
+		if got := e.status("part")["path"]; got != "/part" {
+			t.Errorf("path %v", got)
+		}
+		e.remove("part")
+		if !exists(t, filepath.Join(e.export, "part")) || len(trash(t, e.export)) != 0 {
+			t.Errorf("%s: the directory has gone", policy)
+		}
+	}
+	t.Run("which shows a catalogue is refused", func(t *testing.T) {
+		e := newEFSHost(t)
+		wantKind(t, e.Create(t.Context(), "whole", opts("accesspoint="+someAP)), driver.Invalid, "catalogue")
+		if _, err := e.Get(t.Context(), "whole"); err == nil {
+			t.Error("a volume is left behind")
+		}
+	})
+}

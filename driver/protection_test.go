@@ -1,0 +1,310 @@
+package driver_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/mount/mounttest"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/cloud"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/proxytest"
+)
+
+const (
+	fsID       = "fs-0123456789abcdef0"
+	fsName     = fsID + ".efs.eu-west-1.amazonaws.com"
+	someAP     = "fsap-0123456789abcdef0"
+	someSecret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY" //nolint:gosec // AWS's documentation has it
+)
+
+// aws is a Cloud in memory.
+type aws struct {
+	mu     sync.Mutex // guards the following fields
+	told   cloud.Told
+	down   error // what all questions are answered with, if not nil
+	calls  map[string]int
+	points map[string]cloud.AccessPoint
+	made   int
+}
+
+var _ driver.Cloud = (*aws)(nil)
+
+func (a *aws) ask(what string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.calls == nil {
+		a.calls = map[string]int{}
+	}
+	a.calls[what]++
+	return a.down
+}
+
+func (a *aws) set(change func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change()
+}
+
+func (a *aws) asked() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := 0
+	for _, count := range a.calls {
+		n += count
+	}
+	return n
+}
+
+func (a *aws) Region(context.Context) (string, error) { return "eu-west-1", a.ask("Region") }
+
+func (a *aws) HomeZone(context.Context) string {
+	_ = a.ask("HomeZone")
+	return "a"
+}
+
+func (a *aws) Targets(context.Context, cloud.FileSystem) (cloud.Told, error) {
+	err := a.ask("Targets")
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.told, err
+}
+
+// Credentials come from a cache: asking for them is no question to AWS.
+func (a *aws) Credentials(_ context.Context, role string) (efs.Credentials, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return efs.Credentials{AccessKeyID: "AKID" + role, SecretAccessKey: someSecret}, a.down
+}
+
+func (a *aws) AccessPoint(_ context.Context, _ cloud.FileSystem, _, id string) (cloud.AccessPoint, error) {
+	err := a.ask("AccessPoint")
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.points[id], err
+}
+
+func (a *aws) CreateAccessPoint(_ context.Context, _ string, wanted cloud.AccessPoint) (cloud.AccessPoint, error) {
+	if err := a.ask("CreateAccessPoint"); err != nil {
+		return cloud.AccessPoint{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, there := range a.points {
+		if there.Owner == wanted.Owner && there.Volume == wanted.Volume {
+			return there, nil
+		}
+	}
+	if a.points == nil {
+		a.points = map[string]cloud.AccessPoint{}
+	}
+	a.made++
+	wanted.ID = fmt.Sprintf("fsap-%017x", a.made)
+	a.points[wanted.ID] = wanted
+	return wanted, nil
+}
+
+func (a *aws) DeleteAccessPoint(_ context.Context, _ string, made cloud.AccessPoint) error {
+	if err := a.ask("DeleteAccessPoint"); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if there, ok := a.points[made.ID]; ok && there.Owner != made.Owner {
+		return errors.New("not its own")
+	}
+	delete(a.points, made.ID)
+	return nil
+}
+
+func (a *aws) accessPoints() map[string]cloud.AccessPoint {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Clone(a.points)
+}
+
+// efsHost is a host on an EFS file system whose mount targets speak TLS, or NFS in the clear.
+type efsHost struct {
+	*testHost
+	*aws
+	k      *faults
+	export string
+
+	mu    sync.Mutex // guards the following field
+	shown []tls.ConnectionState
+}
+
+func newEFSHost(t *testing.T, change ...func(*driver.Options)) *efsHost {
+	t.Helper()
+	mounttest.Loopback(t)
+	authority := proxytest.NewAuthority(t)
+	e := &efsHost{aws: &aws{}, export: t.TempDir()}
+	config := &tls.Config{Certificates: []tls.Certificate{authority.Sign(t, fsName, time.Now().Add(time.Hour))}, ClientAuth: tls.RequireAnyClientCert}
+	secured := proxytest.ServeTLS(t, config, func(state tls.ConnectionState) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.shown = append(e.shown, state)
+	})
+	e.k = &faults{export: e.export}
+	e.testHost = newHost(t, "", append([]func(*driver.Options){func(o *driver.Options) {
+		o.Kernel, o.Host, o.Cloud, o.Roots, o.Zone = e.k, "web", e.aws, authority.Roots(), "a"
+		o.FileSystem = filesystem.Spec{Kind: filesystem.EFS, ID: fsID, Port: filesystem.NFSPort, Export: "/"}
+		o.Targets = []proxy.Target{{Zone: "a", Addr: secured.Addr}}
+		o.Volume.TLS = true
+	}}, change...)...)
+	return e
+}
+
+// certificates are what the mount targets were shown, as text.
+func (e *efsHost) certificates() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var all []byte
+	for _, state := range e.shown {
+		all = append(all, state.PeerCertificates[0].Raw...)
+	}
+	return string(all)
+}
+
+func TestProtectedTransports(t *testing.T) {
+	e := newEFSHost(t)
+	e.create("own")
+	e.create("iam", "iam=on")
+	e.create("role", "role=arn:aws:iam::123456789012:role/x")
+	e.create("point", "accesspoint="+someAP, "path=/point")
+	for _, name := range []string{"own", "iam", "role", "point"} {
+		e.mount(name, "1")
+	}
+	identities := map[string]bool{}
+	for _, m := range e.k.mounts() {
+		identities[m.Host] = true
+		if m.Source != "127.0.0.1:/" || slices.Contains(m.Options, "port="+fmt.Sprint(e.options.Targets[0].Addr.Port())) {
+			t.Errorf("not through a relay: %+v", m)
+		}
+	}
+	if len(identities) != 4 {
+		t.Errorf("%d identities of NFS clients: %v", len(identities), identities)
+	}
+	for name, want := range map[string]string{
+		"own": "NFSv4.1, relay, TLS", "iam": "NFSv4.1, relay, TLS, IAM", "role": "NFSv4.1, relay, TLS, IAM", "point": "NFSv4.1, relay, TLS",
+	} {
+		if got := e.status(name)["transport"]; got != want {
+			t.Errorf("%s: transport %v, want %s", name, got, want)
+		}
+	}
+	if got := e.status("point")["access_point"]; got != someAP {
+		t.Errorf("access point %v", got)
+	}
+	for _, shown := range []string{someAP, "AKID", "AKIDarn:aws:iam::123456789012:role/x", fsID} {
+		if !strings.Contains(e.certificates(), shown) {
+			t.Errorf("no certificate has %s", shown)
+		}
+	}
+}
+
+// What is asked for protected is never mounted without.
+func TestNothingPlainStandsInForTLS(t *testing.T) {
+	plain := nfsServer(t)
+	for _, row := range []struct {
+		name   string
+		change func(*driver.Options)
+		says   string
+	}{
+		{"where mount targets speak no TLS", func(o *driver.Options) { o.Targets = []proxy.Target{{Zone: "a", Addr: plain}} }, "TLS"},
+		{"where they are not the file system's", func(o *driver.Options) { o.FileSystem.ID = "fs-00000000" }, "not the file system's mount target"},
+		{"where nobody knows their authority", func(o *driver.Options) { o.Roots = nil }, "EFS_CA_FILE"},
+		{"where there are no credentials", func(o *driver.Options) {
+			o.Volume.IAM = true
+			o.Cloud.(*aws).down = errors.New("no metadata")
+		}, "no metadata"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			e := newEFSHost(t, row.change)
+			err := e.Create(t.Context(), "data", nil)
+			if err == nil || !strings.Contains(err.Error(), row.says) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %v, want %q in it", err, row.says)
+			}
+			if n := len(e.k.mounts()); n != 0 {
+				t.Errorf("%d mounts were made", n)
+			}
+		})
+	}
+}
+
+func TestSecretsAreInNoState(t *testing.T) {
+	e := newEFSHost(t, func(o *driver.Options) { o.Volume.IAM = true })
+	e.create("data")
+	e.mount("data", "1")
+	key := []byte(nil)
+	err := filepath.WalkDir(e.options.Data, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if strings.Contains(string(content), someSecret) {
+			t.Errorf("%s has the secret key", path)
+		}
+		if filepath.Base(path) == "key.pem" {
+			key = content
+			if info, err := entry.Info(); err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("the private key has mode %v, %v", info.Mode(), err)
+			}
+		}
+		return err
+	})
+	if err != nil || key == nil {
+		t.Errorf("no private key, %v", err)
+	}
+}
+
+// A host that starts while AWS and DNS are dead knows where its mount targets were.
+func TestMountTargetsAreKnownOverARestart(t *testing.T) {
+	server := nfsServer(t)
+	e := newEFSHost(t, func(o *driver.Options) {
+		o.Targets, o.Volume.TLS, o.Zone = nil, false, ""
+		o.Cloud.(*aws).told = cloud.Told{Targets: []proxy.Target{{Zone: "a", Addr: server}}, Source: cloud.SourceAPI, HomeZone: "a"}
+	})
+	e.create("data")
+	e.mount("data", "1")
+	if got := e.status("data"); got["zone"] != "a" || got["mount_targets_from"] != cloud.SourceAPI {
+		t.Errorf("Status %v", got)
+	}
+	e.unmount("data", "1")
+	e.set(func() { e.down = errors.New("AWS is down") })
+	e.restart()
+	e.mount("data", "2")
+	if got := e.status("data")["zone"]; got != "a" {
+		t.Errorf("zone %v", got)
+	}
+}
+
+func TestAWSIsNotInThePathOfMounts(t *testing.T) {
+	e := newEFSHost(t, func(o *driver.Options) { o.Volume.IAM = true })
+	e.create("data")
+	e.mount("data", "0")
+	before := e.asked()
+	for i := range 50 {
+		id := fmt.Sprint(i + 1)
+		e.mount("data", id)
+		e.unmount("data", id)
+		if _, err := e.Get(t.Context(), "data"); err != nil {
+			t.Fatal(err)
+		}
+		e.List(t.Context())
+	}
+	if n := e.asked() - before; n != 0 {
+		t.Errorf("AWS was asked %d times", n)
+	}
+}
