@@ -16,7 +16,11 @@ import (
 
 func TestMain(m *testing.M) {
 	os.Exit(lab.Main(closing{m}, func(ctx context.Context) error {
-		return lab.Prepare(ctx, suite(), os.Stderr)
+		if err := lab.Prepare(ctx, suite(), os.Stderr); err != nil {
+			return err
+		}
+		_, err := lab.PreparePeers(ctx, lab.Suites()[0], os.Stderr)
+		return err
 	}))
 }
 
@@ -42,7 +46,7 @@ var shared struct {
 	err  error
 }
 
-// hosts returns the lab with host-a, host-b and, for the tests of zones, host-c and host-d, started by the first test that
+// hosts returns the lab with host-a, host-b and, for tests that need their own, host-c to host-e, started by the first test that
 // asks. A test that fails afterwards leaves the hosts' and the server's logs among
 // its artifacts (go test -artifacts) and their ends in its output.
 func hosts(t *testing.T) *lab.Lab {
@@ -50,7 +54,7 @@ func hosts(t *testing.T) *lab.Lab {
 	shared.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 		defer cancel()
-		shared.lab, shared.err = lab.Start(ctx, lab.Options{Suite: suite(), Hosts: []string{"host-a", "host-b", "host-c", "host-d"}, Log: os.Stderr})
+		shared.lab, shared.err = lab.Start(ctx, lab.Options{Suite: suite(), Hosts: []string{"host-a", "host-b", "host-c", "host-d", "host-e"}, Log: os.Stderr})
 	})
 	if shared.err != nil {
 		t.Fatalf("start the test hosts: %v", shared.err)

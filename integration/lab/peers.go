@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PreparePeers builds a Debian tree with the programs that the relay is measured beside
-// into the cache, if it is not there already, and returns its directory. Like [Prepare], which
+// PreparePeers builds a Debian tree with the programs that the plugin is measured beside, and
+// those that play AWS, into the cache, if it is not there already, and returns its directory. Like [Prepare], which
 // is called before it, it needs root and the machine's package sources.
 func PreparePeers(ctx context.Context, suite string, log io.Writer) (dir string, err error) {
 	root, err := cacheRoot()
@@ -30,7 +30,7 @@ func PreparePeers(ctx context.Context, suite string, log io.Writer) (dir string,
 	if exists(dir) {
 		return dir, nil
 	}
-	fmt.Fprintf(log, "peers: building a tree with HAProxy, stunnel and fio into %s (once)\n", dir)
+	fmt.Fprintf(log, "peers: building a tree with HAProxy, stunnel, fio, moto and dnsmasq into %s (once)\n", dir)
 	if err := runScript(ctx, log, "peers.sh", suite, dir); err != nil {
 		return "", fmt.Errorf("build the peers' tree: %w", err)
 	}

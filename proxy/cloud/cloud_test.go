@@ -70,14 +70,17 @@ func answer(w http.ResponseWriter, value any) {
 	_ = json.NewEncoder(w).Encode(value)
 }
 
+// mountTarget is one as the API tells it.
 type mountTarget struct {
-	FileSystemId, MountTargetId, SubnetId, LifeCycleState string //nolint:revive // the API's names
-	IpAddress, Ipv6Address                                string `json:",omitempty"` //nolint:revive // the API's names
-	AvailabilityZoneName, AvailabilityZoneId              string `json:",omitempty"` //nolint:revive // the API's names
+	State string `json:"LifeCycleState"`
+	IPv4  string `json:"IpAddress,omitempty"`
+	IPv6  string `json:"Ipv6Address,omitempty"`
+	Zone  string `json:"AvailabilityZoneName,omitempty"`
+	ID    string `json:"AvailabilityZoneId,omitempty"`
 }
 
 func mt(zone, id, state, ip string) mountTarget {
-	return mountTarget{FileSystemId: fileSystem, LifeCycleState: state, IpAddress: ip, AvailabilityZoneName: zone, AvailabilityZoneId: id}
+	return mountTarget{State: state, IPv4: ip, Zone: zone, ID: id}
 }
 
 func TestTargets(t *testing.T) {
@@ -99,11 +102,16 @@ func TestTargets(t *testing.T) {
 		{"in the order of zones without a home", "", all, nil, "[eu-west-1a=10.0.1.1:2049 eu-west-1b=10.0.2.1:2049 eu-west-1c=10.0.3.1:2049]", "EFS API", ""},
 		{"the home zone by its id", "euw1-az2", all, nil, "[euw1-az2=10.0.3.1:2049 eu-west-1a=10.0.1.1:2049 eu-west-1b=10.0.2.1:2049]", "EFS API", ""},
 		{
-			"without those that do not serve", "", []mountTarget{mt("eu-west-1a", "euw1-az3", "creating", "10.0.1.1"), mt("eu-west-1b", "euw1-az1", "available", "10.0.2.1"), mt("eu-west-1c", "", "deleting", "10.0.3.1"), mt("eu-west-1d", "", "available", "")},
+			"without those that do not serve", "",
+			[]mountTarget{
+				mt("eu-west-1a", "euw1-az3", "creating", "10.0.1.1"), mt("eu-west-1b", "euw1-az1", "available", "10.0.2.1"),
+				mt("eu-west-1c", "", "deleting", "10.0.3.1"), mt("eu-west-1d", "", "available", ""),
+			},
 			nil, "[eu-west-1b=10.0.2.1:2049]", "EFS API", "",
 		},
 		{
-			"by IPv6 where there is nothing else", "", []mountTarget{{LifeCycleState: "available", Ipv6Address: "2001:db8::1", AvailabilityZoneName: "eu-west-1a"}},
+			"by IPv6 where there is nothing else", "",
+			[]mountTarget{{State: "available", IPv6: "2001:db8::1", Zone: "eu-west-1a"}},
 			nil, "[eu-west-1a=[2001:db8::1]:2049]", "EFS API", "",
 		},
 		{

@@ -121,7 +121,7 @@ func askTask(ctx context.Context, base string) (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := (&http.Client{Timeout: metadataLimit}).Do(request)
 	if err != nil {
 		return place{}, err
 	}

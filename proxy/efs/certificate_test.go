@@ -97,7 +97,8 @@ func TestCertificateIsTheMountHelpersToTheByte(t *testing.T) {
 		{"an access point", efs.Identity{FileSystem: "fs-0123456789abcdef0", Region: "us-east-1", AccessPoint: "fsap-0123456789abcdef0"}, nil, "web-1"},
 		{"a user's keys", efs.Identity{FileSystem: "fs-01234567", Region: "eu-west-1"}, &efs.Credentials{AccessKeyID: exampleID, SecretAccessKey: exampleSecret}, "web-1"},
 		{
-			"a role and an access point", efs.Identity{FileSystem: "fs-0123456789abcdef0", Region: "us-east-1", AccessPoint: "fsap-0123456789abcdef0"},
+			"a role and an access point",
+			efs.Identity{FileSystem: "fs-0123456789abcdef0", Region: "us-east-1", AccessPoint: "fsap-0123456789abcdef0"},
 			&efs.Credentials{AccessKeyID: exampleID, SecretAccessKey: exampleSecret, SessionToken: "IQoJ/tok+en=="}, "web-1",
 		},
 		{"a long host name", efs.Identity{FileSystem: "fs-0123456789abcdef0", Region: "us-east-1"}, nil, strings.Repeat("ab", 50)},

@@ -30,8 +30,6 @@ const patience = 20 * time.Second
 const serverName = "fs-0123456789abcdef0.efs.eu-west-1.amazonaws.com"
 
 // hostKey is one for all tests: it takes a while to make.
-//
-//nolint:gochecknoglobals // see above
 var hostKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 3072) })
 
 // target is a TLS mount target that keeps what clients showed it.

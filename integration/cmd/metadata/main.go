@@ -10,7 +10,6 @@ import (
 	"crypto/rand"
 	"flag"
 	"fmt"
-	"log"
 	"net"
 	"net/http"
 	"os"
@@ -18,6 +17,13 @@ import (
 )
 
 func main() {
+	if err := serve(); err != nil {
+		fmt.Fprintln(os.Stderr, "metadata:", err)
+		os.Exit(1)
+	}
+}
+
+func serve() error {
 	listen, dir := flag.String("listen", "", "address"), flag.String("dir", "", "directory of what it tells")
 	flag.Parse()
 	token := rand.Text()
@@ -49,10 +55,10 @@ func main() {
 	})
 	listener, err := net.Listen("tcp", *listen)
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	fmt.Println("listening")
-	log.Fatal(http.Serve(listener, nil)) //nolint:gosec // in a test's own network
+	return http.Serve(listener, nil) //nolint:gosec // in a test's own network
 }
 
 // await is for good where it hangs.

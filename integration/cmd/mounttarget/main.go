@@ -38,6 +38,9 @@ type rules struct {
 	AccessPoints map[string]string `json:"access_points"`
 }
 
+// What EFS reads in a certificate.
+//
+//nolint:gochecknoglobals // constants, which Go has not for slices
 var (
 	oidAccessPoint = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 4843, 7, 1}
 	oidClientAuth  = asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 4843, 7, 2}
@@ -50,6 +53,13 @@ type target struct {
 }
 
 func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "mounttarget:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
 	var t target
 	listen := flag.String("listen", "", "addresses, with commas")
 	cert, key := flag.String("cert", "", "certificate"), flag.String("key", "", "its key")
@@ -69,12 +79,12 @@ func main() {
 	for address := range strings.SplitSeq(*listen, ",") {
 		listener, err := net.Listen("tcp", address)
 		if err != nil {
-			log.Fatal(err)
+			return err
 		}
 		go func() { failed <- t.serve(listener) }()
 	}
 	fmt.Println("listening")
-	log.Fatal(<-failed)
+	return <-failed
 }
 
 func (t *target) serve(listener net.Listener) error {
