@@ -38,7 +38,11 @@ EXPORT_DEFAULTS {
 	Transports = TCP;
 }
 EXPORT { Export_Id = 1; Path = /lab/fs%[1]s; Pseudo = /; FSAL { Name = VFS; } }
-EXPORT { Export_Id = 2; Path = /lab/fs/export; Pseudo = /export; FSAL { Name = VFS; } }
+`
+
+// serverExports are what a server exports beside its root, unless that is a directory of another
+// server's.
+const serverExports = `EXPORT { Export_Id = 2; Path = /lab/fs/export; Pseudo = /export; FSAL { Name = VFS; } }
 EXPORT { Export_Id = 3; Path = /lab/fs/readonly; Pseudo = /readonly; Access_Type = RO; FSAL { Name = VFS; } }
 EXPORT { Export_Id = 4; Path = /lab/fs/squash; Pseudo = /squash; Squash = Root_Squash; FSAL { Name = VFS; } }
 EXPORT { Export_Id = 5; Path = /lab/fs/small; Pseudo = /small; FSAL { Name = VFS; } }
@@ -69,6 +73,10 @@ func (s *Server) makeRoot() error {
 		}
 	}
 	files, mounts := error(nil), serverMounts
+	config := fmt.Sprintf(serverConfig, s.options.Root, s.options.Port)
+	if s.options.Root == "" {
+		config += serverExports
+	}
 	if s.options.Of == nil {
 		files = unix.Mount("lab", filepath.Join(lab, "fs/small"), "tmpfs", 0, "mode=755,size=8m")
 	} else {

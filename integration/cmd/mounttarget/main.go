@@ -114,9 +114,10 @@ func (t *target) now() (r rules) {
 	return r
 }
 
-// peeked is a connection whose first byte was read already.
+// peeked is a connection whose first byte was read already. It has no other way to read,
+// such as a *net.TCPConn's WriteTo.
 type peeked struct {
-	*net.TCPConn
+	net.Conn
 	first io.Reader
 }
 
