@@ -266,8 +266,8 @@ func (d *Driver) reportDamage(table string, report state.Report) {
 // to keep what is known up to date, to look after mounts.
 func (d *Driver) Start() { d.work.Go(d.watch) }
 
-// Close ends the work in the background. It unmounts nothing: running containers
-// use the volumes. Calls left behind on a dead file system are not waited for.
+// Close ends the work in the background. It unmounts nothing that containers use. Calls
+// left behind on a dead file system are not waited for.
 func (d *Driver) Close() error {
 	d.mu.Lock()
 	d.closed = true
@@ -275,6 +275,7 @@ func (d *Driver) Close() error {
 		timer.Stop()
 	}
 	d.mu.Unlock()
+	d.takeLeave()
 	d.end()
 	d.relays.shutdown()
 	d.work.Wait()
@@ -298,6 +299,56 @@ func (d *Driver) Close() error {
 		err = errors.Join(err, d.lock.Close())
 	}
 	return err
+}
+
+// leaveLimit is how long file systems may take to say good-bye.
+const leaveLimit = 2 * time.Second
+
+// takeLeave unmounts what nobody uses, as long as the relays run: with the last mount of a
+// server the kernel takes leave of it, and whoever unmounts later, as Docker does when the
+// plugin is disabled, would wait minutes for a relay that is no more.
+func (d *Driver) takeLeave() {
+	over := time.NewTimer(leaveLimit)
+	defer over.Stop()
+	left := make(chan struct{})
+	d.stragglers.Go(func() {
+		defer close(left)
+		if d.uses.table != nil {
+			d.detachUnused()
+		}
+		for _, f := range d.allFileSystems() {
+			for _, s := range f.sessions() {
+				s.retire()
+				<-s.root.Finished()
+			}
+		}
+	})
+	select {
+	case <-left:
+	case <-over.C:
+	}
+}
+
+// detachUnused detaches the volumes that are mounted and not used. A call under way on one of
+// them has its turn, and then it is left.
+func (d *Driver) detachUnused() {
+	var all sync.WaitGroup
+	for name, u := range d.uses.table.All() {
+		if u.total() > 0 {
+			continue
+		}
+		all.Go(func() {
+			release, err := d.turns.take(d.life, name)
+			if err != nil {
+				return
+			}
+			defer release()
+			if err := d.detach(name, false); err != nil {
+				d.log.WithField("volume", name).Errorf("detach: %v", err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // spawn runs f in the background, unless the Driver is closing.

@@ -95,7 +95,7 @@ func (k *faults) Open(m mount.Mount) driver.Root {
 	k.mu.Lock()
 	k.opened = append(k.opened, m)
 	k.mu.Unlock()
-	r := &faultyRoot{kernel: k, source: m.Source, server: serverOf(m), done: make(chan struct{})}
+	r := &faultyRoot{kernel: k, source: m.Source, server: serverOf(m), done: make(chan struct{}), finished: make(chan struct{})}
 	go func() {
 		k.wait("open", m.Source)
 		dir := m.Source
@@ -138,6 +138,9 @@ type faultyRoot struct {
 	done   chan struct{}
 	dir    *tree.Dir
 	err    error
+
+	closing  sync.Once
+	finished chan struct{}
 }
 
 func (r *faultyRoot) Done() <-chan struct{} { return r.done }
@@ -174,13 +177,19 @@ func serverOf(m mount.Mount) netip.AddrPort {
 	return netip.AddrPortFrom(addr, uint16(port))
 }
 
+func (r *faultyRoot) Finished() <-chan struct{} { return r.finished }
+
 func (r *faultyRoot) Close() {
-	go func() {
-		<-r.done
-		if r.err == nil {
-			_ = r.dir.Close()
-		}
-	}()
+	r.closing.Do(func() {
+		go func() {
+			<-r.done
+			r.kernel.wait("close", r.source)
+			if r.err == nil {
+				_ = r.dir.Close()
+			}
+			close(r.finished)
+		}()
+	})
 }
 
 // bubble runs a test in which hours pass at once, on a host with that kernel.

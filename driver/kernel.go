@@ -28,6 +28,7 @@ type Root interface {
 	Server() (netip.AddrPort, error)
 	Introductions() (int, error)
 	Close()
+	Finished() <-chan struct{}
 }
 
 var _ Root = (*mount.Root)(nil)

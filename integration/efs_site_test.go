@@ -290,6 +290,18 @@ func (s *efsSite) shown() []string {
 	return files
 }
 
+// wasShown tells whether, from one on, a certificate was shown whose text is so.
+func (s *efsSite) wasShown(from int, is func(text string) bool) bool {
+	s.t.Helper()
+	for _, file := range s.shown()[from:] {
+		pem, err := os.ReadFile(file)
+		if err == nil && is(s.openssl(pem, "x509", "-text")) {
+			return true
+		}
+	}
+	return false
+}
+
 // install installs the plugin; the file of authorities lies in its data directory.
 func (s *efsSite) install(settings map[string]string) {
 	s.t.Helper()

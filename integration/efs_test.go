@@ -118,13 +118,15 @@ print(hmac.new(k, text.encode(), hashlib.sha256).hexdigest())
 `
 
 func (s *efsSite) testCertificate(t *testing.T) {
-	files := s.shown()
-	if len(files) == 0 {
-		t.Fatal("no certificate was shown")
-	}
-	pem, err := os.ReadFile(files[len(files)-1])
-	if err != nil {
-		t.Fatal(err)
+	var pem []byte
+	s.wasShown(0, func(text string) bool {
+		if strings.Contains(text, "4843.7.1") && strings.Contains(text, "4843.7.2") {
+			pem = []byte(text[strings.Index(text, "-----BEGIN"):])
+		}
+		return pem != nil
+	})
+	if pem == nil {
+		t.Fatal("no certificate with an access point and an identity was shown")
 	}
 	text := s.openssl(pem, "x509", "-noout", "-text", "-nameopt", "utf8,sep_comma_plus")
 	for _, want := range []string{"Version: 3", "Signature Algorithm: sha256WithRSAEncryption", "Public-Key: (3072 bit)", "1.3.6.1.4.1.4843.7.1", "1.3.6.1.4.1.4843.7.2", "1.3.6.1.4.1.4843.7.3", "1.3.6.1.4.1.4843.7.4", s.id, "ASIAFIRST"} {
@@ -185,6 +187,7 @@ func (s *efsSite) testWire(t *testing.T) {
 
 func (s *efsSite) testOwn(t *testing.T) {
 	const role = "arn:aws:iam::123456789012:role/volumes"
+	before := len(s.shown())
 	for range 2 {
 		s.mustCreate("own", "accesspoint=create", "uid=70", "gid=70", "mode=0700", "role="+role)
 	}
@@ -205,13 +208,10 @@ func (s *efsSite) testOwn(t *testing.T) {
 	if _, err := os.Stat(s.server.Dir("/own/file")); err != nil {
 		t.Error(err)
 	}
-	files := s.shown()
-	pem, err := os.ReadFile(files[len(files)-1])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if text := s.openssl(pem, "x509", "-noout", "-text"); !strings.Contains(text, *made.AccessPointId) || !strings.Contains(text, "ASIA") || strings.Contains(text, "ASIAFIRST") {
-		t.Errorf("not the role's certificate:\n%s", text)
+	if !s.wasShown(before, func(text string) bool {
+		return strings.Contains(text, *made.AccessPointId) && strings.Contains(text, "ASIA") && !strings.Contains(text, "ASIAFIRST")
+	}) {
+		t.Error("no certificate of the role was shown")
 	}
 	s.eventually(30*time.Second, "the volume is removed", func() bool {
 		return strings.TrimSpace(run(t, s.h, "docker volume rm own 2>&1 || true")) == "own"
@@ -241,13 +241,7 @@ func (s *efsSite) testCredentials(t *testing.T) {
 	time.Sleep(time.Second)
 	s.startFrontAgain()
 	s.eventually(30*time.Second, "the volume's connection is made with the new credentials", func() bool {
-		for _, file := range s.shown()[before:] {
-			pem, err := os.ReadFile(file)
-			if err == nil && strings.Contains(s.openssl(pem, "x509", "-noout", "-text"), "ASIALATER") {
-				return true
-			}
-		}
-		return false
+		return s.wasShown(before, func(text string) bool { return strings.Contains(text, "ASIALATER") })
 	})
 	lines := func() string { return run(t, s.h, "docker exec long sh -c 'wc -l </data/log'") }
 	was := lines()

@@ -99,6 +99,9 @@ func (r *Root) runThread() {
 	if r.err != nil {
 		return
 	}
+	// Explicitly, and not by the end of the namespace, which nobody could wait for: with the
+	// last mount of a server the kernel takes leave of it.
+	defer func() { _ = unix.Unmount(rootDir, unix.MNT_DETACH) }()
 	defer r.table.Close()
 	defer r.stats.Close()
 	defer r.dir.Close()
