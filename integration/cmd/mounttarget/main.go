@@ -163,7 +163,7 @@ func (t *target) verify(state tls.ConnectionState) error {
 		return nil
 	}
 	leaf := state.PeerCertificates[0]
-	name := filepath.Join(t.record, fmt.Sprintf("%06d.pem", t.connections.Add(1)))
+	name := filepath.Join(t.record, fmt.Sprintf("%020d-%06d.pem", time.Now().UnixNano(), t.connections.Add(1)))
 	if err := os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: leaf.Raw}), 0o644); err != nil {
 		return err
 	}
