@@ -23,6 +23,9 @@ func relayCommand(status *int) *cobra.Command {
 that one fails, take all of them to another zone's. For machines that have no mount
 target of their own, such as servers reached over a VPN.
 
+With --tls, --iam or --access-point it shows EFS who it is, as the plugin does; to its
+clients it speaks plain NFS.
+
 With --peer-listen and --peer-connect two gateways carry the connections between
 them over mutual TLS.
 

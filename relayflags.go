@@ -23,6 +23,7 @@ type relayFlags struct {
 	peerListen, peerConnect, peerAllow   []string
 	zone, fileSystem, goBack, http, data string
 	files                                gateway.Files
+	efs                                  efsFlags
 	peerName, level                      string
 	knobs                                proxy.Knobs
 	drain                                time.Duration
@@ -46,7 +47,7 @@ func (f *relayFlags) register(flags *pflag.FlagSet) {
 	flags.DurationVar(&f.drain, "drain", gateway.DefaultDrainTime, "how long clients may go on after SIGTERM")
 	flags.StringVar(&f.http, "http", "", "metrics, health check and status page on `ADDRESS:PORT`")
 	flags.StringVar(&f.data, "data", "", "`DIRECTORY` for the socket of status and drain (default: none)")
-	flags.StringVar(&f.fileSystem, "filesystem", "", "`NAME` of the file system in logs and the status (default nfs)")
+	flags.StringVar(&f.fileSystem, "filesystem", "", "`NAME` of the file system in logs and the status (default nfs), or its id")
 	flags.StringVar(&f.level, "log-level", "info", "`LEVEL`: debug, info, warn, error")
 	flags.StringArrayVar(&f.peerListen, "peer-listen", nil, "listen for peer gateways on `ADDRESS:PORT`, mutual TLS (repeatable)")
 	flags.StringArrayVar(&f.peerConnect, "peer-connect", nil, "instead of --target: a peer gateway, `[ZONE=]ADDRESS:PORT[,backup]` (repeatable)")
@@ -54,6 +55,7 @@ func (f *relayFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.peerName, "peer-name", "", "`NAME` in the peer's certificate (default: the address connected to)")
 	flags.StringVar(&f.files.Cert, "cert", "", "this gateway's certificate, a PEM `FILE`")
 	flags.StringVar(&f.files.Key, "key", "", "its private key, a PEM `FILE`")
+	f.efs.register(flags)
 	flags.StringVar(&f.files.CA, "peer-ca", "", "authorities of the peer's certificate, a PEM `FILE`")
 }
 
@@ -94,7 +96,7 @@ func (f *relayFlags) plan() (p relayPlan, err error) {
 	if f.data != "" {
 		p.data = filepath.Join(f.data, controlSocket)
 	}
-	for _, part := range []func(*relayPlan) error{f.planTargets, f.planLimits, f.planPeers} {
+	for _, part := range []func(*relayPlan) error{f.planTargets, f.planLimits, f.planPeers, f.planEFS} {
 		if err := part(&p); err != nil {
 			return p, err
 		}

@@ -350,11 +350,12 @@ func (s *efsSite) set(settings ...string) {
 // create makes a volume; the result is what Docker says if it fails.
 func (s *efsSite) create(name string, options ...string) string {
 	s.t.Helper()
-	line := "docker volume create -d " + efsPlugin
+	var line strings.Builder
+	line.WriteString("docker volume create -d " + efsPlugin)
 	for _, o := range options {
-		line += " -o " + o
+		line.WriteString(" -o " + o)
 	}
-	return run(s.t, s.h, line+" "+name+" 2>&1 || true")
+	return run(s.t, s.h, line.String()+" "+name+" 2>&1 || true")
 }
 
 func (s *efsSite) mustCreate(name string, options ...string) {

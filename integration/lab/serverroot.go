@@ -85,7 +85,7 @@ func (s *Server) makeRoot() error {
 	}
 	err := errors.Join(
 		files,
-		os.WriteFile(filepath.Join(lab, "ganesha.conf"), fmt.Appendf(nil, serverConfig, s.options.Root, s.options.Port), 0o644),
+		os.WriteFile(filepath.Join(lab, "ganesha.conf"), []byte(config), 0o644),
 		os.WriteFile(filepath.Join(lab, "mounts"), []byte(mounts), 0o644),
 	)
 	if err != nil {

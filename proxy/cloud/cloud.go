@@ -57,12 +57,14 @@ func New(options Options) *Cloud {
 var starfield []byte
 
 // TrustAWS has AWS's services believed on a machine without authorities of its own, such as
-// a plugin's root file system. It is called once, before any connection is made.
-func TrustAWS() {
+// a plugin's root file system. It is called before any connection is made.
+//
+//nolint:gochecknoglobals // a process has one set of authorities
+var TrustAWS = sync.OnceFunc(func() {
 	pool := identity.AmazonRoots().Clone()
 	pool.AppendCertsFromPEM(starfield)
 	x509.SetFallbackRoots(pool)
-}
+})
 
 const (
 	// attempts and attemptLimit bound one call: AWS answers within a second or, when it

@@ -29,12 +29,21 @@ func LoadKey(path string) (*rsa.PrivateKey, error) {
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("private key: %w", err)
 	}
-	key, err := rsa.GenerateKey(rand.Reader, keyBits)
+	key, err := NewKey()
 	if err != nil {
-		return nil, fmt.Errorf("make private key: %w", err)
+		return nil, err
 	}
 	if err := writeKey(path, key); err != nil {
 		return nil, fmt.Errorf("keep private key: %w", err)
+	}
+	return key, nil
+}
+
+// NewKey makes a private key that is kept nowhere.
+func NewKey() (*rsa.PrivateKey, error) {
+	key, err := rsa.GenerateKey(rand.Reader, keyBits)
+	if err != nil {
+		return nil, fmt.Errorf("make private key: %w", err)
 	}
 	return key, nil
 }

@@ -28,15 +28,11 @@ func (g *Gateway) Check(ctx context.Context) []Answer {
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	ask := proxy.Ping
-	if g.options.Peers {
-		ask = g.options.Identity.check
-	}
 	answers := make([]Answer, len(g.options.Targets))
 	var asking sync.WaitGroup
 	for i, target := range g.options.Targets {
 		asking.Go(func() {
-			rtt, err := ask(ctx, target.Addr)
+			rtt, err := g.ask(ctx, target.Addr)
 			answers[i] = Answer{target, rtt, err}
 		})
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/relay"
 )
 
@@ -40,6 +41,9 @@ type Options struct {
 	Peers bool
 	// Identity is for Peers and for clients of [Listeners.Peer]; nil: neither.
 	Identity *Identity
+	// EFS has mount targets reached by TLS, as the identity that it shows them; nil: in the
+	// clear. Not with Peers.
+	EFS *efs.Client
 	// Allow are the networks of plain clients; none: loopback only.
 	Allow []netip.Prefix
 	// PeerAllow are the networks of peers; none: any, their certificate decides.
@@ -64,6 +68,7 @@ type Gateway struct {
 	log     logrus.FieldLogger
 	group   *proxy.Group
 	relay   relay.Relay
+	ask     func(context.Context, netip.AddrPort) (time.Duration, error) // a target, whether it serves
 	started time.Time
 	hurry   chan struct{}
 	endNow  func()
@@ -98,10 +103,15 @@ func New(options Options) (*Gateway, error) {
 		SpeakFirst:   speakFirst,
 		Log:          options.Log,
 	}
-	if options.Peers {
-		choice.Check = options.Identity.check
-		g.relay.Secure = options.Identity.secure
+	switch {
+	case options.Peers:
+		g.ask, g.relay.Secure = options.Identity.check, options.Identity.secure
+	case options.EFS != nil:
+		g.ask, g.relay.Secure = options.EFS.Check, options.EFS.Secure
+	default:
+		g.ask = proxy.Ping
 	}
+	choice.Check = g.ask
 	g.group = proxy.NewGroup(choice, options.Targets)
 	g.relay.Group = g.group
 	return g, nil

@@ -85,3 +85,6 @@ func ServeTLS(t testing.TB, config *tls.Config, seen func(tls.ConnectionState)) 
 		echo(secured)
 	})
 }
+
+// Raw is the authority's own certificate.
+func (a *Authority) Raw() []byte { return a.certificate.Raw }
