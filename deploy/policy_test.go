@@ -41,12 +41,14 @@ func (w *words) UnmarshalJSON(text []byte) error {
 type request struct {
 	who, action, resource string
 	tls, mountTarget      bool
+	tagged                bool // the access point has the plugin's tag
 }
 
 func (s statement) matches(ask request) bool {
 	known := map[string]string{
 		"aws:SecureTransport":                      truth(ask.tls),
 		"elasticfilesystem:AccessedViaMountTarget": truth(ask.mountTarget),
+		ownTag: truth(!ask.tagged), // by Null
 	}
 	for _, conditions := range s.Condition {
 		for name, want := range conditions {
@@ -94,6 +96,9 @@ func (p policies) allow(ask request) bool {
 	}
 	return allowed
 }
+
+// ownTag is on what the plugin made.
+const ownTag = "aws:ResourceTag/docker-volume-efs"
 
 // dataPlane are the actions that are asked about at a mount and are no calls.
 var dataPlane = []string{"ClientMount", "ClientWrite", "ClientRootAccess"}
@@ -143,11 +148,11 @@ func complaints(policy document) (all []string) {
 			}
 		}
 		for operator, conditions := range one.Condition {
-			if operator != "Bool" && operator != "StringEquals" {
+			if _, tag := conditions[ownTag]; !slices.Contains([]string{"Bool", "StringEquals", "Null"}, operator) || tag != (operator == "Null") {
 				say("these tests do not know " + operator)
 			}
 			for name := range conditions {
-				if !slices.Contains([]string{"aws:SecureTransport", "elasticfilesystem:AccessedViaMountTarget", "elasticfilesystem:CreateAction"}, name) {
+				if !slices.Contains([]string{"aws:SecureTransport", "elasticfilesystem:AccessedViaMountTarget", "elasticfilesystem:CreateAction", ownTag}, name) {
 					say("no condition key " + name)
 				}
 			}
@@ -197,21 +202,22 @@ func TestPoliciesLetInWhoTheyShould(t *testing.T) {
 		ask  request
 		want bool
 	}{
-		{"an instance mounts through TLS", plain, request{arnOfRole, "elasticfilesystem:ClientMount", arnOfFS, true, true}, true},
-		{"an instance writes", plain, request{arnOfRole, "elasticfilesystem:ClientWrite", arnOfFS, true, true}, true},
-		{"an instance is root", plain, request{arnOfRole, "elasticfilesystem:ClientRootAccess", arnOfFS, true, true}, true},
-		{"an instance does not mount in the clear", plain, request{arnOfRole, "elasticfilesystem:ClientMount", arnOfFS, false, true}, false},
-		{"an instance does not come by another way than a mount target", plain, request{arnOfRole, "elasticfilesystem:ClientMount", arnOfFS, true, false}, false},
-		{"a client without IAM does not mount, also through TLS", plain, request{"", "elasticfilesystem:ClientMount", arnOfFS, true, true}, false},
-		{"another role does not mount", plain, request{stranger, "elasticfilesystem:ClientMount", arnOfFS, true, true}, false},
-		{"an instance asks for mount targets", plain, request{arnOfRole, "elasticfilesystem:DescribeMountTargets", arnOfFS, true, false}, true},
-		{"an instance does not delete the file system", plain, request{arnOfRole, "elasticfilesystem:DeleteFileSystem", arnOfFS, true, false}, false},
-		{"an instance does not change the policy", plain, request{arnOfRole, "elasticfilesystem:PutFileSystemPolicy", arnOfFS, true, false}, false},
-		{"an instance fetches the bundle", plain, request{arnOfRole, "s3:GetObject", arnOfBundle, true, false}, true},
-		{"an instance fetches nothing else", plain, request{arnOfRole, "s3:GetObject", arnOfBundle + ".bak", true, false}, false},
-		{"an instance makes no access points", plain, request{arnOfRole, "elasticfilesystem:CreateAccessPoint", arnOfFS, true, false}, false},
-		{"unless it was told to", creating, request{arnOfRole, "elasticfilesystem:CreateAccessPoint", arnOfFS, true, false}, true},
-		{"and removes them", creating, request{arnOfRole, "elasticfilesystem:DeleteAccessPoint", point, true, false}, true},
+		{"an instance mounts through TLS", plain, request{arnOfRole, "elasticfilesystem:ClientMount", arnOfFS, true, true, false}, true},
+		{"an instance writes", plain, request{arnOfRole, "elasticfilesystem:ClientWrite", arnOfFS, true, true, false}, true},
+		{"an instance is root", plain, request{arnOfRole, "elasticfilesystem:ClientRootAccess", arnOfFS, true, true, false}, true},
+		{"an instance does not mount in the clear", plain, request{arnOfRole, "elasticfilesystem:ClientMount", arnOfFS, false, true, false}, false},
+		{"an instance does not come by another way than a mount target", plain, request{arnOfRole, "elasticfilesystem:ClientMount", arnOfFS, true, false, false}, false},
+		{"a client without IAM does not mount, also through TLS", plain, request{"", "elasticfilesystem:ClientMount", arnOfFS, true, true, false}, false},
+		{"another role does not mount", plain, request{stranger, "elasticfilesystem:ClientMount", arnOfFS, true, true, false}, false},
+		{"an instance asks for mount targets", plain, request{arnOfRole, "elasticfilesystem:DescribeMountTargets", arnOfFS, true, false, false}, true},
+		{"an instance does not delete the file system", plain, request{arnOfRole, "elasticfilesystem:DeleteFileSystem", arnOfFS, true, false, false}, false},
+		{"an instance does not change the policy", plain, request{arnOfRole, "elasticfilesystem:PutFileSystemPolicy", arnOfFS, true, false, false}, false},
+		{"an instance fetches the bundle", plain, request{arnOfRole, "s3:GetObject", arnOfBundle, true, false, false}, true},
+		{"an instance fetches nothing else", plain, request{arnOfRole, "s3:GetObject", arnOfBundle + ".bak", true, false, false}, false},
+		{"an instance makes no access points", plain, request{arnOfRole, "elasticfilesystem:CreateAccessPoint", arnOfFS, true, false, false}, false},
+		{"unless it was told to", creating, request{arnOfRole, "elasticfilesystem:CreateAccessPoint", arnOfFS, true, false, false}, true},
+		{"and removes them", creating, request{arnOfRole, "elasticfilesystem:DeleteAccessPoint", point, true, false, true}, true},
+		{"but not those that others have made", creating, request{arnOfRole, "elasticfilesystem:DeleteAccessPoint", point, true, false, false}, false},
 	} {
 		for template, policy := range row.of {
 			if got := policy.allow(row.ask); got != row.want {

@@ -71,10 +71,17 @@ locals {
           Condition = { StringEquals = { "elasticfilesystem:CreateAction" = "CreateAccessPoint" } }
         },
         {
-          Sid      = "RemoveAccessPoints"
+          Sid      = "SeeAccessPoints"
           Effect   = "Allow"
-          Action   = ["elasticfilesystem:DescribeAccessPoints", "elasticfilesystem:DeleteAccessPoint"]
+          Action   = "elasticfilesystem:DescribeAccessPoints"
           Resource = local.access_points
+        },
+        {
+          Sid       = "RemoveOwnAccessPoints"
+          Effect    = "Allow"
+          Action    = "elasticfilesystem:DeleteAccessPoint"
+          Resource  = local.access_points
+          Condition = { Null = { "aws:ResourceTag/docker-volume-efs" = "false" } }
         },
       ] : statement if var.create_access_points],
       [for object in split("s3://", var.plugin_source) : {
