@@ -62,7 +62,7 @@ The usual configuration of HAProxy has no splice option; both check as people do
 
 `)
 	relayTable(p, "Plain", r.relays.Plain)
-	relayTable(p, "TLS 1.3, a pair on both sides of a network", r.relays.Secure)
+	relayTable(p, "TLS 1.3: a pair on both sides of a network, and to EFS with stunnel in its place", r.relays.Secure)
 	r.relayPlot(p)
 	r.crowdTable(p)
 }

@@ -39,6 +39,7 @@ func securePeers() []peer {
 	return []peer{
 		{"relay pair", (*bench).relayPair},
 		{"stunnel pair", (*bench).stunnelPair},
+		{"relay to EFS", (*bench).relayEFS},
 	}
 }
 
@@ -129,19 +130,20 @@ func (b *bench) relayPair() (group, string, error) {
 	return group{server, client}, near, nil
 }
 
+const stunnelConfig = "foreground = yes\ndebug = err\npid =\nsslVersionMin = TLSv1.3\nsocket = l:TCP_NODELAY=1\nsocket = r:TCP_NODELAY=1\n"
+
 func (b *bench) stunnelPair() (group, string, error) {
 	near, far, err := b.certificates()
 	if err != nil {
 		return nil, "", err
 	}
-	const common = "foreground = yes\ndebug = err\npid =\nsslVersionMin = TLSv1.3\nsocket = l:TCP_NODELAY=1\nsocket = r:TCP_NODELAY=1\n"
 	identity := fmt.Sprintf("cert = %s\nkey = %s\nCAfile = %s\nverifyChain = yes\n", inside("cert.pem"), inside("key.pem"), inside("cert.pem"))
 	var g group
 	for name, service := range map[string]string{
 		"server.conf": fmt.Sprintf("[nfs]\naccept = %s\nconnect = %s\n", far, b.server),
 		"client.conf": fmt.Sprintf("[nfs]\nclient = yes\naccept = %s\nconnect = %s\n", near, far),
 	} {
-		if err := os.WriteFile(b.file(name), []byte(common+service+identity), 0o600); err != nil {
+		if err := os.WriteFile(b.file(name), []byte(stunnelConfig+service+identity), 0o600); err != nil {
 			return g, "", err
 		}
 		command, err := b.startPeer(&b.log, "stunnel", inside(name))
@@ -151,6 +153,36 @@ func (b *bench) stunnelPair() (group, string, error) {
 		g = append(g, command)
 	}
 	return g, near, nil
+}
+
+// The file system that stunnel plays, which has its name in the certificate.
+const (
+	efsID     = "fs-01234567"
+	efsRegion = "eu-west-1"
+	efsName   = efsID + ".efs." + efsRegion + ".amazonaws.com"
+)
+
+// relayEFS has the relay show EFS who it is, as the plugin does for a volume with tls=on; beside
+// the server is stunnel, as in its own pair.
+func (b *bench) relayEFS() (group, string, error) {
+	near, far, err := b.certificates()
+	if err != nil {
+		return nil, "", err
+	}
+	config := fmt.Sprintf("%scert = %s\nkey = %s\n[nfs]\naccept = %s\nconnect = %s\n", stunnelConfig, inside("cert.pem"), inside("key.pem"), far, b.server)
+	if err := os.WriteFile(b.file("efs.conf"), []byte(config), 0o600); err != nil {
+		return nil, "", err
+	}
+	server, err := b.startPeer(&b.log, "stunnel", inside("efs.conf"))
+	if err != nil {
+		return nil, "", err
+	}
+	client, err := start(&b.log, b.program, "relay", "--listen", near, "--target", "a="+far, "--max-connections", manyConns, "--max-per-client", "0", "--log-level", "error",
+		"--tls", "--filesystem", efsID, "--region", efsRegion, "--ca-file", b.file("cert.pem"))
+	if err != nil {
+		return group{server}, "", err
+	}
+	return group{server, client}, near, nil
 }
 
 // certificates makes one certificate that both ends show and trust.
@@ -163,7 +195,7 @@ func (b *bench) certificates() (near, far string, err error) {
 	}
 	var said bytes.Buffer
 	command, err := b.startPeer(&said, "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-		"-keyout", inside("key.pem"), "-out", inside("cert.pem"), "-subj", "/CN=bench", "-addext", "subjectAltName=DNS:bench", "-days", "2")
+		"-keyout", inside("key.pem"), "-out", inside("cert.pem"), "-subj", "/CN=bench", "-addext", "subjectAltName=DNS:bench,DNS:"+efsName, "-days", "2")
 	if err != nil {
 		return "", "", err
 	}
