@@ -45,7 +45,7 @@ func (f *fileSystem) overview() status.FileSystem {
 	if group := f.knownTargets(); group != nil {
 		o.GroupState = group.State()
 	}
-	o.FileSystem, o.Recoveries = f.spec.String(), f.recoveries.Load()
+	o.FileSystem, o.Recoveries, o.Source = f.spec.String(), f.recoveries.Load(), f.source()
 	if s := f.main().established(); s != nil {
 		o.Connected, o.Since = true, s.since
 	}
@@ -74,7 +74,7 @@ func (f *fileSystem) transportsOverview() []status.Transport {
 		if one.fs == f {
 			traffic := one.Stats()
 			all = append(all, status.Transport{
-				Path: status.Relayed, Why: why[one.addr.String()], Target: one.Group.Current(), Listen: one.addr, Traffic: &traffic,
+				Path: status.Relayed, Protection: one.protection.String(), Why: why[one.addr.String()], Target: one.Group.Current(), Listen: one.addr, Traffic: &traffic,
 			})
 		}
 	}

@@ -207,6 +207,19 @@ func TestProtectedTransports(t *testing.T) {
 	if got := e.status("point")["access_point"]; got != someAP {
 		t.Errorf("access point %v", got)
 	}
+	var protections []string
+	for _, f := range e.Overview().FileSystems {
+		for _, t := range f.Transports {
+			protections = append(protections, t.Protection)
+		}
+		if f.Source != "settings" {
+			t.Errorf("mount targets from %q", f.Source)
+		}
+	}
+	slices.Sort(protections)
+	if want := []string{"tls", "tls accesspoint=" + someAP, "tls iam", "tls iam role=arn:aws:iam::123456789012:role/x"}; !slices.Equal(protections, want) {
+		t.Errorf("the overview shows %q, want %q", protections, want)
+	}
 	for _, shown := range []string{someAP, "AKID", "AKIDarn:aws:iam::123456789012:role/x", fsID} {
 		if !strings.Contains(e.certificates(), shown) {
 			t.Errorf("no certificate has %s", shown)

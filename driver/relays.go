@@ -50,8 +50,9 @@ type relays struct {
 
 type relayed struct {
 	*relay.Relay
-	fs   *fileSystem
-	addr netip.AddrPort
+	fs         *fileSystem
+	addr       netip.AddrPort
+	protection protection
 }
 
 const (
@@ -116,7 +117,7 @@ func (r *relays) open(identity string, f *fileSystem, p protection, region strin
 	addr := listener.Addr().(*net.TCPAddr).AddrPort()
 	one := &relayed{
 		Relay: &relay.Relay{Group: group, Admit: r.d.admit, Log: r.d.log.WithField("filesystem", f.spec)},
-		fs:    f, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()),
+		fs:    f, protection: p, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()),
 	}
 	if p.TLS {
 		one.Secure = f.protect(p, region).Secure

@@ -33,6 +33,8 @@ type FileSystem struct {
 	// GroupState says where it is, where else it could be, and where it was. A file system without
 	// mount targets, such as a local directory, has a name only.
 	proxy.GroupState
+	// Source is who told where the mount targets are, and why nobody better did.
+	Source string `json:"mount_targets_from,omitempty"`
 	// Default tells whether it is that of volumes that name none.
 	Default bool `json:"home"`
 	// Connected tells whether it is mounted, Since since when.
@@ -58,6 +60,9 @@ const (
 // Transport is one way of using a file system. For a gateway it is a listener.
 type Transport struct {
 	Path Path `json:"path"`
+	// Protection is what the bytes have on their way, in the words of the volume options;
+	// empty: they go in the clear.
+	Protection string `json:"protection,omitempty"`
 	// Why it has this path or stays at its mount target, if that was not simply asked for.
 	Why string `json:"why,omitempty"`
 	// Target is the mount target that it uses.

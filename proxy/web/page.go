@@ -180,6 +180,7 @@ func (p *page) fileSystem(f fileSystemView) {
 		p.put(" · in use <b>%s</b>", place(f.Current))
 	}
 	p.putIf(" · home zone <b>%s</b>", f.Home)
+	p.putIf(" · mount targets from <b>%s</b>", f.Source)
 	if f.Default {
 		p.put(" · default of volumes")
 	}

@@ -91,9 +91,9 @@ func hostileSnapshot() status.Snapshot {
 				Moves:   map[proxy.Cause]uint64{hostile: 1, proxy.CauseCheck: 1},
 				Recent:  []proxy.Move{{From: where, To: where, Cause: hostile, Why: hostile}},
 			},
-			Trouble: hostile,
+			Trouble: hostile, Source: hostile,
 			Transports: []status.Transport{
-				{Path: hostile, Why: hostile, Target: where, Traffic: &relay.Stats{Targets: []relay.TargetStats{{Target: where, Out: 1}, {Target: where, Out: 2}}}},
+				{Path: hostile, Protection: hostile, Why: hostile, Target: where, Traffic: &relay.Stats{Targets: []relay.TargetStats{{Target: where, Out: 1}, {Target: where, Out: 2}}}},
 				{Path: hostile, Why: hostile, Traffic: &relay.Stats{Targets: []relay.TargetStats{{Target: proxy.Target{Zone: hostile + "2"}}}}},
 			},
 		}, {GroupState: proxy.GroupState{FileSystem: hostile}}},

@@ -75,7 +75,7 @@ func (p *page) transports(transports []transportView) {
 		if t.Listen.IsValid() {
 			listen = t.Listen.String()
 		}
-		p.put(`<tr><td data-label="Path"><b>%s</b>`, string(t.Path))
+		p.put(`<tr><td data-label="Path"><b>%s</b>`, wayOf(t.Transport))
 		p.putIf(` <span class="why">%s</span>`, t.Why)
 		p.put(`</td>`)
 		p.cell("long", "Listens on", listen)

@@ -111,6 +111,9 @@ func (t *text) fileSystem(f fileSystemView) {
 	if f.Home != "" {
 		facts += ", home zone " + f.Home
 	}
+	if f.Source != "" {
+		facts += ", mount targets from " + f.Source
+	}
 	if f.Default {
 		facts += ", default of volumes"
 	}
@@ -162,7 +165,7 @@ func (t targetView) state() string {
 func (t *text) transports(transports []transportView) {
 	var rows [][]string
 	for _, one := range transports {
-		row := []string{string(one.Path), "", place(one.Target), "", "", "", "", "", "", one.Why}
+		row := []string{wayOf(one.Transport), "", place(one.Target), "", "", "", "", "", "", one.Why}
 		if one.Listen.IsValid() {
 			row[1] = one.Listen.String()
 		}

@@ -74,3 +74,11 @@ func (v *fileSystemView) count(traffic relay.TargetStats) {
 	}
 	v.Rows = append(v.Rows, targetView{TargetState: proxy.TargetState{Target: traffic.Target}, Gone: true, Traffic: &traffic})
 }
+
+// wayOf is a transport's path, and what protects the bytes on it.
+func wayOf(t status.Transport) string {
+	if t.Protection == "" {
+		return string(t.Path)
+	}
+	return string(t.Path) + ", " + t.Protection
+}
