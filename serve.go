@@ -31,8 +31,8 @@ const (
 	defaultData   = "/mnt/efs"
 	controlSocket = "control.sock"
 	// drainLimit is how long calls under way may take after SIGTERM; dockerd
-	// kills a plugin 10 s after it.
-	drainLimit = 8 * time.Second
+	// kills a plugin 10 s after it, and taking leave of file systems has to fit as well.
+	drainLimit = 7 * time.Second
 	// gcPercent trades a little processor time, of which the plugin needs next to
 	// none, for memory, which every host pays.
 	gcPercent = 50

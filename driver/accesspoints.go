@@ -51,7 +51,7 @@ func (f *fileSystem) makeAccessPoint(ctx context.Context, record catalog.Record)
 
 // accessPointOf describes a volume's own access point.
 func (f *fileSystem) accessPointOf(ctx context.Context, record catalog.Record) (cloud.AccessPoint, error) {
-	owner, err := withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (string, error) { return c.ID(), nil })
+	owner, err := f.catalogID(ctx)
 	if err != nil {
 		return cloud.AccessPoint{}, err
 	}
@@ -91,15 +91,29 @@ func checkAccessPointPath(p string) error {
 	return nil
 }
 
-// deleteAccessPoint deletes the one that was made for a volume, and no data.
-func (f *fileSystem) deleteAccessPoint(ctx context.Context, c *catalog.Catalog, record catalog.Record) error {
-	if record.AccessPointID == "" {
+// deleteAccessPoint deletes the one that was made for a volume, and no data. What somebody
+// has made theirs since stays.
+func (f *fileSystem) deleteAccessPoint(ctx context.Context, record catalog.Record) error {
+	if record.Options.AccessPoint != catalog.OwnAccessPoint {
 		return nil
 	}
 	if f.d.options.Cloud == nil {
 		return errors.New("its access point cannot be deleted: AWS is not asked on this host")
 	}
-	return f.d.options.Cloud.DeleteAccessPoint(ctx, record.Options.Role, cloud.AccessPoint{
-		ID: record.AccessPointID, FileSystem: f.inCloud(), Owner: c.ID(), Volume: record.Name,
+	owner, err := f.catalogID(ctx)
+	if err != nil {
+		return err
+	}
+	err = f.d.options.Cloud.DeleteAccessPoint(ctx, record.Options.Role, cloud.AccessPoint{
+		ID: record.AccessPointID, FileSystem: f.inCloud(), Owner: owner, Volume: record.Name,
 	})
+	if errors.Is(err, cloud.ErrNotOwn) {
+		f.d.log.WithField("volume", record.Name).Warnf("%v; the volume is removed without it", err)
+		return nil
+	}
+	return err
+}
+
+func (f *fileSystem) catalogID(ctx context.Context) (string, error) {
+	return withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (string, error) { return c.ID(), nil })
 }

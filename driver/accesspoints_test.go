@@ -1,11 +1,13 @@
 package driver_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/cloud"
@@ -142,4 +144,67 @@ func TestAccessPointOfSomebodyElse(t *testing.T) {
 			t.Error("a volume is left behind")
 		}
 	})
+}
+
+// What another host does while AWS takes its time must not be undone.
+func TestAnotherHostIsFasterThanAWS(t *testing.T) {
+	slow := func(t *testing.T, meanwhile func(e *efsHost, b *testHost)) (*efsHost, error) {
+		t.Helper()
+		e := newEFSHost(t)
+		b := newHost(t, "", func(o *driver.Options) {
+			*o = e.options
+			o.Data = t.TempDir()
+		})
+		entered, release := make(chan struct{}), make(chan struct{})
+		e.set(func() { e.creating = func() { close(entered); <-release } })
+		result := make(chan error)
+		go func() { result <- e.Create(t.Context(), "web", opts("accesspoint=create", "uid=70", "mode=0755")) }()
+		<-entered
+		e.set(func() { e.creating = nil })
+		meanwhile(e, b)
+		close(release)
+		return e, <-result
+	}
+	t.Run("to create the volume", func(t *testing.T) {
+		e, err := slow(t, func(e *efsHost, b *testHost) {
+			b.create("web")
+			if err := os.Chmod(filepath.Join(e.export, "web"), 0o700); err != nil { // as Postgres does
+				t.Fatal(err)
+			}
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		if info, err := os.Stat(filepath.Join(e.export, "web")); err != nil || info.Mode().Perm() != 0o700 {
+			t.Errorf("the directory in use was changed: %v, %v", info.Mode(), err)
+		}
+		if n := len(e.accessPoints()); n != 1 {
+			t.Errorf("%d access points", n)
+		}
+	})
+	t.Run("to remove the volume", func(t *testing.T) {
+		e, err := slow(t, func(_ *efsHost, b *testHost) { b.remove("web") })
+		wantKind(t, err, driver.Conflict, "removed it meanwhile")
+		if exists(t, filepath.Join(e.export, ".docker-volume-efs/volumes/web.json")) || exists(t, filepath.Join(e.export, "web")) || len(e.accessPoints()) > 0 {
+			t.Errorf("it is back, or half of it; access points %v", e.accessPoints())
+		}
+	})
+}
+
+// AWS may take longer than a file system may: that is no trouble of the file system.
+func TestRemovalWaitsForAWSAndNotForTheFileSystem(t *testing.T) {
+	e := newEFSHost(t)
+	e.create("web", "accesspoint=create")
+	e.create("other")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	e.set(func() { e.deleting = func(ctx context.Context) { <-ctx.Done() } })
+	if err := e.Remove(ctx, "web"); err == nil {
+		t.Fatal("it was removed")
+	}
+	if trouble := e.status("other")["trouble"]; trouble != nil {
+		t.Errorf("another volume has the trouble %v", trouble)
+	}
+	e.set(func() { e.deleting = nil })
+	e.remove("web")
 }

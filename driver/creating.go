@@ -119,11 +119,11 @@ func (f *fileSystem) create(ctx context.Context, name string, w wanted) error {
 		catalog string
 		fresh   bool
 	}
-	a, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (agreed, error) {
+	a, err := withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, s *session) (agreed, error) {
 		if err := c.CheckFormat(); err != nil {
 			return agreed{}, err
 		}
-		record, fresh, err := f.agree(ctx, c, s, name, w)
+		record, fresh, err := f.agree(c, s, name, w)
 		return agreed{record, c.ID(), fresh}, err
 	})
 	if err != nil {
@@ -155,13 +155,15 @@ func (f *fileSystem) create(ctx context.Context, name string, w wanted) error {
 }
 
 // agree returns the volume's record, the existing one or a fresh one.
-func (f *fileSystem) agree(ctx context.Context, c *catalog.Catalog, s *session, name string, w wanted) (record catalog.Record, fresh bool, err error) {
+func (f *fileSystem) agree(c *catalog.Catalog, s *session, name string, w wanted) (record catalog.Record, fresh bool, err error) {
 	record, err = c.Lookup(name)
 	switch {
 	case err == nil && record.FileSystem != "":
 		return record, false, catalog.ErrMoved
+	case err == nil && record.State == catalog.Removing && record.Options.AccessPoint == catalog.OwnAccessPoint:
+		return catalog.Record{}, false, conflict{errors.New("its removal was not finished: run docker volume rm again first")}
 	case err == nil && record.State == catalog.Removing:
-		if err := f.finishRemoving(ctx, c, record); err != nil {
+		if err := f.finishRemoving(c, record); err != nil {
 			return catalog.Record{}, false, fmt.Errorf("finish its removal first: %w", err)
 		}
 		f.d.sweepSoon(f)
@@ -244,6 +246,9 @@ const giveUpLimit = 2 * time.Second
 func (f *fileSystem) giveUp(ctx context.Context, record catalog.Record) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpLimit)
 	defer cancel()
+	if err := f.deleteAccessPoint(ctx, record); err != nil {
+		f.d.log.WithField("volume", record.Name).Warnf("take back its access point: %v", err)
+	}
 	_, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (struct{}, error) {
 		half := func(current catalog.Record) bool {
 			return current.State == catalog.Creating && current.CreatedBy == record.CreatedBy
@@ -267,27 +272,47 @@ func (f *fileSystem) giveUp(ctx context.Context, record catalog.Record) {
 
 // finishCreating makes what a record that says "creating" still needs, on
 // whichever host comes first, and returns the record that says "ready". Each step
-// may be repeated.
+// may be repeated. Another host may be at it too, or be faster, so the record is looked at
+// again after whatever takes long.
 func (f *fileSystem) finishCreating(ctx context.Context, record catalog.Record) (catalog.Record, error) {
 	if record.Foreign() {
 		if err := f.makeInAccessPoint(ctx, record); err != nil {
 			return record, err
 		}
 	}
-	owned, err := f.makeAccessPoint(ctx, record)
+	if record.Made {
+		now, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (catalog.Record, error) {
+			now, err := stillThere(c, record)
+			if err == nil && now.State == catalog.Creating {
+				err = makeDirectory(ctx, s.base, record)
+			}
+			return now, err
+		})
+		if err != nil || now.State == catalog.Ready {
+			return now, err
+		}
+	}
+	finished, err := f.makeAccessPoint(ctx, record)
 	if err != nil {
 		return record, err
 	}
-	return withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (catalog.Record, error) {
-		finished := owned
-		if record.Made {
-			if err := makeDirectory(ctx, s.base, record); err != nil {
-				return record, err
-			}
+	return withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (catalog.Record, error) {
+		now, err := stillThere(c, record)
+		if err != nil || now.State == catalog.Ready {
+			return now, err
 		}
 		finished.State = catalog.Ready
 		return finished, c.Replace(finished)
 	})
+}
+
+// stillThere returns a volume's record as it is now, if it is still the same volume's.
+func stillThere(c *catalog.Catalog, record catalog.Record) (catalog.Record, error) {
+	now, err := c.Lookup(record.Name)
+	if errors.Is(err, catalog.ErrNotFound) || err == nil && (now.State == catalog.Removing || !now.Same(record)) {
+		return record, conflict{errors.New("another host has removed it meanwhile: try again")}
+	}
+	return now, err
 }
 
 // makeDirectory makes a volume's directory with its owner and mode.

@@ -306,49 +306,70 @@ const leaveLimit = 2 * time.Second
 
 // takeLeave unmounts what nobody uses, as long as the relays run: with the last mount of a
 // server the kernel takes leave of it, and whoever unmounts later, as Docker does when the
-// plugin is disabled, would wait minutes for a relay that is no more.
+// plugin is disabled, would wait minutes for a relay that is no more. A dead file system
+// keeps no other from it.
 func (d *Driver) takeLeave() {
-	over := time.NewTimer(leaveLimit)
-	defer over.Stop()
+	unused := d.unused()
+	var leaving sync.WaitGroup
+	for _, f := range d.allFileSystems() {
+		leaving.Add(1)
+		d.stragglers.Go(func() {
+			defer leaving.Done()
+			f.takeLeave(unused[f])
+		})
+	}
 	left := make(chan struct{})
 	d.stragglers.Go(func() {
-		defer close(left)
-		if d.uses.table != nil {
-			d.detachUnused()
-		}
-		for _, f := range d.allFileSystems() {
-			for _, s := range f.sessions() {
-				s.retire()
-				<-s.root.Finished()
-			}
-		}
+		leaving.Wait()
+		close(left)
 	})
+	over := time.NewTimer(leaveLimit)
+	defer over.Stop()
 	select {
 	case <-left:
 	case <-over.C:
 	}
 }
 
-// detachUnused detaches the volumes that are mounted and not used. A call under way on one of
-// them has its turn, and then it is left.
-func (d *Driver) detachUnused() {
-	var all sync.WaitGroup
+// unused are the volumes that are mounted and not used.
+func (d *Driver) unused() map[*fileSystem][]string {
+	unused := map[*fileSystem][]string{}
+	if d.uses.table == nil {
+		return unused
+	}
 	for name, u := range d.uses.table.All() {
-		if u.total() > 0 {
+		k, known := d.known.Get(name)
+		if !known || u.total() > 0 {
 			continue
 		}
+		if f, err := d.fileSystemOf(k); err == nil {
+			unused[f] = append(unused[f], name)
+		}
+	}
+	return unused
+}
+
+// takeLeave unmounts the volumes and the root mounts. A call under way on a volume has its
+// turn, and then the volume is left.
+func (f *fileSystem) takeLeave(unused []string) {
+	var all sync.WaitGroup
+	for _, name := range unused {
 		all.Go(func() {
-			release, err := d.turns.take(d.life, name)
+			release, err := f.d.turns.take(f.d.life, name)
 			if err != nil {
 				return
 			}
 			defer release()
-			if err := d.detach(name, false); err != nil {
-				d.log.WithField("volume", name).Errorf("detach: %v", err)
+			if err := f.d.detach(name, false); err != nil {
+				f.d.log.WithField("volume", name).Errorf("detach: %v", err)
 			}
 		})
 	}
 	all.Wait()
+	for _, s := range f.sessions() {
+		s.retire()
+		<-s.root.Finished()
+	}
 }
 
 // spawn runs f in the background, unless the Driver is closing.

@@ -189,5 +189,8 @@ func (d *Driver) regionOf(ctx context.Context, spec filesystem.Spec) (string, er
 	if d.options.Region != "" || d.options.Cloud == nil {
 		return d.options.Region, nil
 	}
+	if kept, ok := d.targets.Get(spec.String()); ok && kept.Region != "" {
+		return kept.Region, nil
+	}
 	return d.options.Cloud.Region(ctx)
 }

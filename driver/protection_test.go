@@ -38,6 +38,9 @@ type aws struct {
 	calls  map[string]int
 	points map[string]cloud.AccessPoint
 	made   int
+	// what happens while AWS is at it; nil: nothing
+	creating func()
+	deleting func(context.Context)
 }
 
 var _ driver.Cloud = (*aws)(nil)
@@ -101,6 +104,12 @@ func (a *aws) CreateAccessPoint(_ context.Context, _ string, wanted cloud.Access
 		return cloud.AccessPoint{}, err
 	}
 	a.mu.Lock()
+	creating := a.creating
+	a.mu.Unlock()
+	if creating != nil {
+		creating()
+	}
+	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, there := range a.points {
 		if there.Owner == wanted.Owner && there.Volume == wanted.Volume {
@@ -116,16 +125,28 @@ func (a *aws) CreateAccessPoint(_ context.Context, _ string, wanted cloud.Access
 	return wanted, nil
 }
 
-func (a *aws) DeleteAccessPoint(_ context.Context, _ string, made cloud.AccessPoint) error {
+func (a *aws) DeleteAccessPoint(ctx context.Context, _ string, made cloud.AccessPoint) error {
 	if err := a.ask("DeleteAccessPoint"); err != nil {
 		return err
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if there, ok := a.points[made.ID]; ok && there.Owner != made.Owner {
-		return errors.New("not its own")
+	deleting := a.deleting
+	a.mu.Unlock()
+	if deleting != nil {
+		deleting(ctx)
+		return ctx.Err()
 	}
-	delete(a.points, made.ID)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, there := range a.points {
+		own := there.Owner == made.Owner && there.Volume == made.Volume
+		switch {
+		case id == made.ID && !own:
+			return cloud.ErrNotOwn
+		case id == made.ID, made.ID == "" && own:
+			delete(a.points, id)
+		}
+	}
 	return nil
 }
 
@@ -319,5 +340,36 @@ func TestAWSIsNotInThePathOfMounts(t *testing.T) {
 	}
 	if n := e.asked() - before; n != 0 {
 		t.Errorf("AWS was asked %d times", n)
+	}
+}
+
+// One volume's bad identity is no news of the mount targets: they are asked by nobody's.
+func TestOneVolumesIdentityEndsNoFailover(t *testing.T) {
+	e := newEFSHost(t)
+	authority := proxytest.NewAuthority(t)
+	config := &tls.Config{Certificates: []tls.Certificate{authority.Sign(t, fsName, time.Now().Add(time.Hour))}, ClientAuth: tls.RequireAnyClientCert}
+	near, far := proxytest.ServeTLS(t, config, nil), proxytest.ServeTLS(t, config, nil)
+	h := newHost(t, "", func(o *driver.Options) {
+		*o = e.options
+		o.Data, o.Roots, o.Region = t.TempDir(), authority.Roots(), "eu-west-1"
+		o.Targets = []proxy.Target{{Zone: "a", Addr: near.Addr}, {Zone: "b", Addr: far.Addr}}
+	})
+	h.create("good")
+	h.mount("good", "1")
+	e.set(func() { e.down = errors.New("the role cannot be assumed") })
+	err := h.Create(t.Context(), "bad", opts("role=arn:aws:iam::123456789012:role/gone"))
+	if err == nil {
+		// The record is there; the mount fails.
+		err = mountOf(t.Context(), h, "bad", "1")
+	}
+	wantKind(t, err, driver.Failed, "cannot be assumed")
+	if trouble := h.status("good")["trouble"]; trouble != nil {
+		t.Errorf("the other volume has the trouble %v", trouble)
+	}
+	near.Stop()
+	for begun := time.Now(); h.status("good")["zone"] != "b"; time.Sleep(50 * time.Millisecond) {
+		if time.Since(begun) > 20*time.Second {
+			t.Fatalf("it is in zone %v still", h.status("good")["zone"])
+		}
 	}
 }

@@ -75,12 +75,23 @@ func (r *relays) reopen() {
 			continue
 		}
 		f := r.d.fileSystem(spec)
-		f.useTargets(whereabouts{Targets: e.Targets, HomeZone: e.HomeZone}, true)
+		f.useTargets(r.latest(f, e), true)
 		if _, err := r.open(identity, f, e.Protection, e.Region); err != nil {
 			r.d.log.WithField("filesystem", spec).Errorf("relay at port %d: %v; trying again", e.Port, err)
 			r.d.spawn(func() { r.openLater(identity, f, e) })
 		}
 	}
+}
+
+// latest are the newest mount targets that are known without asking anybody.
+func (r *relays) latest(f *fileSystem, e endpoint) whereabouts {
+	if f.static() {
+		return whereabouts{Targets: r.d.options.Targets, Source: sourceSettings, HomeZone: e.HomeZone}
+	}
+	if kept, ok := r.d.targets.Get(f.spec.String()); ok && len(kept.Targets) > 0 {
+		return kept
+	}
+	return whereabouts{Targets: e.Targets, HomeZone: e.HomeZone}
 }
 
 // openLater waits for a port that another process has taken.
@@ -120,7 +131,8 @@ func (r *relays) open(identity string, f *fileSystem, p protection, region strin
 		fs:    f, protection: p, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()),
 	}
 	if p.TLS {
-		one.Secure = f.protect(p, region).Secure
+		one.Secure = f.d.tls.of(f.spec, p, region).Secure
+		f.checkByTLS(region)
 	}
 	var targets []proxy.Target
 	for _, t := range group.State().Targets {

@@ -41,52 +41,80 @@ func (d *Driver) remove(ctx context.Context, name string) error {
 	return d.unlearn(name)
 }
 
-// remove removes record, data and the pointer at home.
+// remove removes record, data, the pointer at home, and the access point that was made for the
+// volume. AWS is asked in between, not while the file system waits for an answer.
 func (f *fileSystem) remove(ctx context.Context, name string) error {
-	condemned, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (bool, error) {
-		return f.removeRecord(ctx, c, name)
+	left, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (leftover, error) {
+		return f.removeData(ctx, c, name)
 	})
 	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
 		return err
 	}
-	if condemned {
+	if err == nil && left.record.Name != "" {
+		if err := f.removeRest(ctx, left.record); err != nil {
+			return err
+		}
+	}
+	if left.condemned {
 		f.d.sweepSoon(f)
 	}
 	return errors.Join(err, f.unpoint(ctx, name))
 }
 
-// removeRecord removes record and data. Each step may be repeated after a crash:
-// first the record says "removing", so that nobody mounts the volume half gone. A
-// call that its caller has given up goes on only from there.
-func (f *fileSystem) removeRecord(ctx context.Context, c *catalog.Catalog, name string) (condemned bool, err error) {
+// leftover is what is still to be done for a removal.
+type leftover struct {
+	record    catalog.Record // of a volume with an access point of its own; else empty
+	condemned bool           // something in the trash is to be deleted
+}
+
+// removeRest deletes the access point, and then the record: as long as there is one, somebody
+// comes back for the access point.
+func (f *fileSystem) removeRest(ctx context.Context, record catalog.Record) error {
+	if err := f.deleteAccessPoint(ctx, record); err != nil {
+		return err
+	}
+	_, err := withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
+		return struct{}{}, c.DropIf(record.Name, record.Same)
+	})
+	return err
+}
+
+// removeData removes the data, and the record if nothing else is left to be done. Each step may
+// be repeated after a crash: first the record says "removing", so that nobody mounts the volume
+// half gone. A call that its caller has given up goes on only from there.
+func (f *fileSystem) removeData(ctx context.Context, c *catalog.Catalog, name string) (left leftover, err error) {
 	record, err := c.Lookup(name)
 	if errors.Is(err, catalog.ErrDamaged) {
 		// Where its data is cannot be told, so the data stays.
 		aside, asideErr := c.SetAside(name)
 		f.d.log.WithField("volume", name).Warnf("%v; it was set aside as %s/%s, the data stays where it is", err, catalog.DirName, aside)
-		return false, asideErr
+		return left, asideErr
 	}
 	if err != nil {
-		return false, err
+		return left, err
 	}
 	if record.FileSystem != "" {
-		return false, catalog.ErrMoved
+		return left, catalog.ErrMoved
 	}
 	if err := ctx.Err(); err != nil {
-		return false, err
+		return left, err
+	}
+	if record.Options.AccessPoint == catalog.OwnAccessPoint {
+		left.record = record
 	}
 	if record.State != catalog.Removing {
 		if record.Options.Remove == catalog.RemoveKeep || !record.Made {
-			if err := f.deleteAccessPoint(ctx, c, record); err != nil {
-				return false, err
+			if left.record.Name != "" {
+				return left, nil
 			}
-			return false, c.Drop(name)
+			return left, c.Drop(name)
 		}
 		if record, err = beginRemoving(c, record); err != nil {
-			return false, err
+			return left, err
 		}
 	}
-	return record.Options.Remove == catalog.RemoveDelete, f.finishRemoving(ctx, c, record)
+	left.condemned = record.Options.Remove == catalog.RemoveDelete
+	return left, f.finishRemoving(c, record)
 }
 
 // beginRemoving has the record say where the data is going.
@@ -103,7 +131,7 @@ func beginRemoving(c *catalog.Catalog, record catalog.Record) (catalog.Record, e
 // finishRemoving takes a record that says "removing" to its end, on whichever host.
 // If the data may not or cannot leave, the record says "ready" again and the volume
 // is as it was.
-func (f *fileSystem) finishRemoving(ctx context.Context, c *catalog.Catalog, record catalog.Record) error {
+func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record) error {
 	keep, err := f.keepsData(c, record)
 	if err == nil && !keep {
 		err = c.MoveToTrash(record)
@@ -120,9 +148,8 @@ func (f *fileSystem) finishRemoving(ctx context.Context, c *catalog.Catalog, rec
 			return err
 		}
 	}
-	// Last: as long as there is a record, somebody comes back for it.
-	if err := f.deleteAccessPoint(ctx, c, record); err != nil {
-		return err
+	if record.Options.AccessPoint == catalog.OwnAccessPoint {
+		return nil // it goes after that: see removeRest
 	}
 	return c.DropRemoved(record)
 }

@@ -352,7 +352,7 @@ func TestDamagedRecord(t *testing.T) {
 		shared := t.TempDir()
 		h := newHost(t, shared)
 		h.create("data")
-		damage(t, shared, `{"version": 2}`)
+		damage(t, shared, `{"version": 3}`)
 		for what, err := range map[string]error{
 			"create": h.Create(t.Context(), "data", nil),
 			"mount":  h.Mount(t.Context(), "data", "1", func(string) error { return nil }),

@@ -42,7 +42,9 @@ type whereabouts struct {
 	Note   string `json:"note,omitempty"`
 	// HomeZone and Region are where this host and the file system were then.
 	HomeZone string    `json:"home_zone,omitempty"`
+	Region   string    `json:"region,omitempty"`
 	At       time.Time `json:"at"`
+	partial  bool      // there may be more
 }
 
 const (
@@ -136,6 +138,7 @@ func (f *fileSystem) followTargets(g *proxy.Group, now bool) {
 			continue
 		}
 		pause = every
+		found = f.complete(found)
 		f.heard(found)
 		f.keep(found)
 		if found.HomeZone != "" {
@@ -143,6 +146,26 @@ func (f *fileSystem) followTargets(g *proxy.Group, now bool) {
 		}
 		g.SetTargets(found.Targets)
 	}
+}
+
+// complete adds to an answer what was known before, if it may lack something: not every name
+// could be looked up, or DNS tells alone what the API told before.
+func (f *fileSystem) complete(found whereabouts) whereabouts {
+	f.mu.Lock()
+	before := f.whereabouts
+	f.mu.Unlock()
+	if !found.partial && (found.Source != cloud.SourceDNS || before.Source != cloud.SourceAPI) {
+		return found
+	}
+	for _, known := range before.Targets {
+		if !slices.ContainsFunc(found.Targets, func(t proxy.Target) bool { return t.Addr == known.Addr }) {
+			found.Targets = append(found.Targets, known)
+		}
+	}
+	if !found.partial {
+		found.Source = before.Source // the API's answer still holds
+	}
+	return found
 }
 
 // heard takes note of an answer, and of what is new in it.
@@ -295,6 +318,8 @@ func (f *fileSystem) lookUpTargets(ctx context.Context) (whereabouts, error) {
 	if f.spec.Kind == filesystem.EFS && f.d.options.Cloud != nil {
 		told, err := f.d.options.Cloud.Targets(ctx, f.inCloud())
 		found.Targets, found.Source, found.HomeZone = told.Targets, told.Source, told.HomeZone
+		found.Region, _ = f.d.regionOf(ctx, f.spec) // without it a protected mount asks
+		found.partial = told.Partial
 		if told.APIError != nil {
 			found.Note = told.APIError.Error()
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver/nfs"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/sunrpc"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
-	"github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 )
 
 // transport is one kernel NFS client of one file system: the root mount, from
@@ -198,7 +198,9 @@ func (t *transport) try(current *attempt) {
 	if err != nil {
 		err = fmt.Errorf("file system %s: %w", t.fs.spec, err)
 	}
-	t.fs.note(err)
+	if t == t.fs.main() || !ofOneIdentity(err) {
+		t.fs.note(err)
+	}
 	t.mu.Lock()
 	current.session, current.err = session, err
 	if err != nil {
@@ -209,6 +211,11 @@ func (t *transport) try(current *attempt) {
 	if err == nil && t == t.fs.main() {
 		t.fs.d.sweepSoon(t.fs)
 	}
+}
+
+// ofOneIdentity tells whether an error is one of who asked, and not of the file system.
+func ofOneIdentity(err error) bool {
+	return errors.Is(err, proxy.ErrIdentity) || errors.Is(err, proxy.ErrRefused) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)
 }
 
 // reset gives a session up, so that the next call mounts anew. Volumes that
@@ -321,23 +328,26 @@ func (t *transport) preflight(ctx context.Context) (region string, err error) {
 	if region, err = t.fs.d.regionOf(ctx, t.fs.spec); err != nil {
 		return "", err
 	}
-	client := t.fs.protect(t.protection, region)
-	if err := t.fs.someTarget(ctx, client.Check); err != nil {
+	// Not in the time that a mount target has to answer: making it takes a while.
+	if _, err := t.fs.d.tls.key.get(); err != nil {
+		return "", err
+	}
+	client := t.fs.d.tls.of(t.fs.spec, t.protection, region)
+	if err := t.fs.someTarget(ctx, client.Try); err != nil {
 		return "", fmt.Errorf("%s: %w", t.protection, err)
 	}
+	t.fs.checkByTLS(region)
 	return region, nil
 }
 
-// protect returns the client of a protection. From now on the file system's mount targets
-// are asked by TLS.
-func (f *fileSystem) protect(p protection, region string) *efs.Client {
-	client := f.d.tls.of(f.spec, p, region)
+// checkByTLS has the file system's mount targets asked by TLS from now on: they have been
+// reached in that way. The question shows nobody's identity, so that what is wrong with one
+// volume's is no news of a mount target; a refusal is an answer.
+func (f *fileSystem) checkByTLS(region string) {
+	client := f.d.tls.of(f.spec, protection{TLS: true}, region)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.tls == nil {
-		f.tls = client
-	}
-	return client
+	f.tls = client
 }
 
 // openNFS mounts from an address.

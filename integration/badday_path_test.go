@@ -31,7 +31,7 @@ func TestBadDayInputIsRefused(t *testing.T) {
 		{"an NFS option of another line", "web", "nfs=rsize=4096\nsoft", []string{`"rsize=4096\nsoft"`, "takes a number"}},
 		{"a read-only that is neither", "web", "readonly=perhaps", []string{`option readonly="perhaps"`, "allowed: true, false"}},
 		{"a remove policy that does not exist", "web", "remove=burn", []string{`option remove="burn"`, "allowed: keep, trash, delete"}},
-		{"TLS, which must not be left out silently", "web", "tls=true", []string{`option tls="true"`}},
+		{"TLS, which must not be left out silently", "web", "tls=true", []string{"tls, iam and accesspoint are for EFS file systems", "-o tls=off"}},
 		{"the root itself", "web", "path=/", []string{`option path="/"`, "the root itself cannot be a volume", "name a directory beneath it"}},
 		{"the root in other words", "web", "path=//./", []string{"the root itself cannot be a volume"}},
 		{"a path that climbs", "web", "path=/a/../../b", []string{"climbs", "allowed: an absolute path"}},

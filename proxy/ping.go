@@ -19,6 +19,10 @@ var ErrIdentity = errors.New("this host cannot show who it is")
 // nothing about the mount target's health.
 var ErrRefused = errors.New("refused")
 
+// ErrUnproven reports a mount target that took the connection and ended it: perhaps it fails,
+// perhaps it refuses whom it was shown without a word. A check of its own tells.
+var ErrUnproven = errors.New("ended by the mount target")
+
 // ErrNotNFS reports that something answered, but not as an NFSv4 server does.
 var ErrNotNFS = errors.New("the server does not speak NFSv4")
 

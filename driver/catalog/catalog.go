@@ -206,6 +206,7 @@ func (c *Catalog) Names() ([]string, error) {
 // Add writes a new record. If there is one of that name already, it is returned
 // instead and won is false.
 func (c *Catalog) Add(record Record) (current Record, won bool, err error) {
+	record.Version = record.version()
 	data, err := record.encode()
 	if err != nil {
 		return Record{}, false, err
@@ -231,6 +232,10 @@ func (c *Catalog) Add(record Record) (current Record, won bool, err error) {
 func (c *Catalog) Replace(record Record) error {
 	data, err := record.encode()
 	if err != nil {
+		return err
+	}
+	// A removal on another host may have taken the mark meanwhile.
+	if err := c.claim(record); err != nil {
 		return err
 	}
 	err = c.place(data, func(tmp *tree.Dir, name string) error {

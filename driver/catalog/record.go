@@ -14,9 +14,28 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
 )
 
-// Version is the format of records and of the catalogue that this package
-// writes, and the newest that it reads.
-const Version = 1
+// Version is the format of records and of the catalogue that this package writes.
+// VersionProtected is that of records of volumes that are not mounted in the clear, or not
+// as themselves: who does not know those options must not mount without them. It is the newest that
+// this package reads.
+const (
+	Version          = 1
+	VersionProtected = 2
+)
+
+// Same tells whether two records are one volume's, however far it has come.
+func (r Record) Same(other Record) bool {
+	return r.Name == other.Name && r.Path == other.Path && r.CreatedBy == other.CreatedBy && r.Created.Equal(other.Created)
+}
+
+// version is the oldest that says all of it.
+func (r Record) version() int {
+	o := r.Options
+	if o.TLS || o.IAM || o.Role != "" || o.AccessPoint != "" || r.AccessPointID != "" {
+		return VersionProtected
+	}
+	return Version
+}
 
 // State is how far a volume has come. Whoever finds one under way may finish
 // it: each step can be repeated.
@@ -180,7 +199,7 @@ func parseRecord(name string, data []byte) (Record, error) {
 	if err := json.Unmarshal(data, &format); err != nil {
 		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if format.Version > Version {
+	if format.Version > VersionProtected {
 		return Record{}, newer(format.Version)
 	}
 	var record Record
@@ -194,7 +213,7 @@ func parseRecord(name string, data []byte) (Record, error) {
 }
 
 func newer(version int) error {
-	return fmt.Errorf("%w (format %d, this one reads up to %d): upgrade the plugin on this host", ErrNewer, version, Version)
+	return fmt.Errorf("%w (format %d, this one reads up to %d): upgrade the plugin on this host", ErrNewer, version, VersionProtected)
 }
 
 // checkPath allows the whole of an access point, which is somebody else's root.
@@ -210,8 +229,11 @@ func (r Record) checkPath() error {
 }
 
 func (r Record) check(name string) error {
-	if r.Version != Version {
-		return fmt.Errorf("format %d is unknown", r.Version)
+	if r.Version != r.version() {
+		return fmt.Errorf("format %d is unknown, or not that of its options", r.Version)
+	}
+	if o := r.Options; !o.TLS && (o.IAM || o.AccessPoint != "") {
+		return errors.New("IAM and access points are nothing without TLS")
 	}
 	if r.Name != name {
 		return fmt.Errorf("it is that of volume %q", r.Name)
@@ -247,6 +269,7 @@ func (r Record) check(name string) error {
 }
 
 func (r Record) encode() ([]byte, error) {
+	r.Version = r.version()
 	data, err := json.MarshalIndent(r, "", "  ")
 	return append(data, '\n'), err
 }

@@ -144,8 +144,11 @@ func describe(ctx context.Context, client *efs.Client, role, id string) (AccessP
 	if len(answer.AccessPoints) != 1 {
 		return AccessPoint{}, "", fmt.Errorf("AWS shows %d access points of id %s", len(answer.AccessPoints), id)
 	}
-	one := answer.AccessPoints[0]
-	a := AccessPoint{ID: id, FileSystem: FileSystem{ID: aws.ToString(one.FileSystemId)}, Path: "/"}
+	return readAccessPoint(answer.AccessPoints[0]), answer.AccessPoints[0].LifeCycleState, nil
+}
+
+func readAccessPoint(one types.AccessPointDescription) AccessPoint {
+	a := AccessPoint{ID: aws.ToString(one.AccessPointId), FileSystem: FileSystem{ID: aws.ToString(one.FileSystemId)}, Path: "/"}
 	if one.RootDirectory != nil && one.RootDirectory.Path != nil {
 		a.Path = *one.RootDirectory.Path
 	}
@@ -161,15 +164,22 @@ func describe(ctx context.Context, client *efs.Client, role, id string) (AccessP
 			a.Volume = aws.ToString(tag.Value)
 		}
 	}
-	return a, one.LifeCycleState, nil
+	return a
 }
 
-// DeleteAccessPoint deletes the access point of a volume, not its data. One that was not
-// made for that volume is refused; one that is not there is no error.
+// ErrNotOwn reports an access point that was not made for the volume.
+var ErrNotOwn = errors.New("was not made for this volume and stays")
+
+// DeleteAccessPoint deletes the access point of a volume, not its data. One without an id is
+// looked for by its tags. One that was not made for that volume is an [ErrNotOwn]; one that is not
+// there is no error.
 func (c *Cloud) DeleteAccessPoint(ctx context.Context, role string, made AccessPoint) error {
 	client, err := c.efs(ctx, made.FileSystem, role)
 	if err != nil {
 		return err
+	}
+	if made.ID == "" {
+		return c.deleteByTags(ctx, client, role, made)
 	}
 	var gone *types.AccessPointNotFound
 	now, _, err := describe(ctx, client, role, made.ID)
@@ -178,12 +188,40 @@ func (c *Cloud) DeleteAccessPoint(ctx context.Context, role string, made AccessP
 		return nil
 	case err != nil:
 		return err
-	case now.Owner == "" || now.Owner != made.Owner || now.FileSystem.ID != made.FileSystem.ID:
-		return fmt.Errorf("access point %s was not made for this volume and stays", made.ID)
+	case !now.madeFor(made):
+		return fmt.Errorf("access point %s %w", made.ID, ErrNotOwn)
 	}
-	_, err = client.DeleteAccessPoint(ctx, &efs.DeleteAccessPointInput{AccessPointId: &made.ID})
+	return deleteOne(ctx, client, role, made.ID)
+}
+
+func (a AccessPoint) madeFor(volume AccessPoint) bool {
+	return a.Owner != "" && a.Owner == volume.Owner && a.Volume == volume.Volume && a.FileSystem.ID == volume.FileSystem.ID
+}
+
+func deleteOne(ctx context.Context, client *efs.Client, role, id string) error {
+	var gone *types.AccessPointNotFound
+	_, err := client.DeleteAccessPoint(ctx, &efs.DeleteAccessPointInput{AccessPointId: &id})
 	if err != nil && !errors.As(err, &gone) {
-		return explain("elasticfilesystem:DeleteAccessPoint of "+made.ID, role, err)
+		return explain("elasticfilesystem:DeleteAccessPoint of "+id, role, err)
+	}
+	return nil
+}
+
+// deleteByTags is for a volume that was never finished: its record has no id yet.
+func (c *Cloud) deleteByTags(ctx context.Context, client *efs.Client, role string, made AccessPoint) error {
+	pages := efs.NewDescribeAccessPointsPaginator(client, &efs.DescribeAccessPointsInput{FileSystemId: &made.FileSystem.ID})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return explain("elasticfilesystem:DescribeAccessPoints of "+made.FileSystem.ID, role, err)
+		}
+		for _, one := range page.AccessPoints {
+			if found := readAccessPoint(one); found.madeFor(made) {
+				if err := deleteOne(ctx, client, role, found.ID); err != nil {
+					return err
+				}
+			}
+		}
 	}
 	return nil
 }

@@ -103,7 +103,9 @@ func TestCreateAccessPointFails(t *testing.T) {
 }
 
 func TestDeleteAccessPoint(t *testing.T) {
-	tags := func(owner string) []any { return []any{map[string]any{"Key": "docker-volume-efs", "Value": owner}} }
+	tags := func(owner string) []any {
+		return []any{map[string]any{"Key": "docker-volume-efs", "Value": owner}, map[string]any{"Key": "Name", "Value": "web"}}
+	}
 	for _, row := range []struct {
 		name    string
 		there   map[string]any
@@ -113,6 +115,7 @@ func TestDeleteAccessPoint(t *testing.T) {
 		{"deletes the volume's own", map[string]any{"FileSystemId": fileSystem, "Tags": tags("catalogue")}, 1, ""},
 		{"finds it gone", nil, 0, ""},
 		{"leaves another catalogue's", map[string]any{"FileSystemId": fileSystem, "Tags": tags("other")}, 0, "was not made for this volume"},
+		{"leaves one of another volume", map[string]any{"FileSystemId": fileSystem, "Tags": append(tags("catalogue")[:1:1], map[string]any{"Key": "Name", "Value": "db"})}, 0, "was not made for this volume"},
 		{"leaves one that somebody else made", map[string]any{"FileSystemId": fileSystem}, 0, "was not made for this volume"},
 		{"leaves one of another file system", map[string]any{"FileSystemId": "fs-01234567", "Tags": tags("catalogue")}, 0, "was not made for this volume"},
 	} {
@@ -120,9 +123,27 @@ func TestDeleteAccessPoint(t *testing.T) {
 			p := &accessPoints{there: row.there, state: "available"}
 			newAPI(t, p.says)
 			err := cloud.New(cloud.Options{}).DeleteAccessPoint(t.Context(), "", wanted(func(a *cloud.AccessPoint) { a.ID = "fsap-0123456789abcdef0" }))
+			if errors.Is(err, cloud.ErrNotOwn) != (row.says != "") {
+				t.Errorf("error %v", err)
+			}
 			if p.deleted != row.deleted || (err == nil) != (row.says == "") || err != nil && !strings.Contains(err.Error(), row.says) {
 				t.Errorf("deleted %d, %v", p.deleted, err)
 			}
 		})
+	}
+}
+
+// A volume that was never finished has no id of its access point.
+func TestDeleteAccessPointByItsTags(t *testing.T) {
+	p := &accessPoints{state: "available", there: map[string]any{"FileSystemId": fileSystem, "AccessPointId": "fsap-0123456789abcdef0", "Tags": []any{
+		map[string]any{"Key": "docker-volume-efs", "Value": "catalogue"}, map[string]any{"Key": "Name", "Value": "web"},
+	}}}
+	newAPI(t, p.says)
+	c := cloud.New(cloud.Options{})
+	if err := c.DeleteAccessPoint(t.Context(), "", wanted(func(a *cloud.AccessPoint) { a.Volume = "db" })); err != nil || p.deleted != 0 {
+		t.Errorf("another volume's: deleted %d, %v", p.deleted, err)
+	}
+	if err := c.DeleteAccessPoint(t.Context(), "", wanted(nil)); err != nil || p.deleted != 1 {
+		t.Errorf("deleted %d, %v", p.deleted, err)
 	}
 }

@@ -34,12 +34,13 @@ type Options struct {
 type Cloud struct {
 	options Options
 
-	mu      sync.Mutex // guards the following fields; never held over a call to the outside
-	config  *aws.Config
-	place   place
-	placed  bool      // place is what the metadata say
-	refused time.Time // when they were last asked in vain
-	roles   map[string]aws.CredentialsProvider
+	mu     sync.Mutex // guards the following fields; never held over a call to the outside
+	config *aws.Config
+	place  place
+	placed bool      // place is what the metadata say
+	again  time.Time // when they are asked again, after they did not answer
+	pause  time.Duration
+	roles  map[string]aws.CredentialsProvider
 }
 
 // New makes a Cloud and asks nothing.
@@ -91,7 +92,9 @@ func (c *Cloud) sdk(ctx context.Context) (aws.Config, error) {
 	if err != nil {
 		return aws.Config{}, explain("read AWS's configuration", "", err)
 	}
-	if loaded.Region, err = c.Region(ctx); err != nil {
+	if region, err := c.Region(ctx); err == nil {
+		loaded.Region = region // else the one of the profile
+	} else if loaded.Region == "" {
 		return aws.Config{}, err
 	}
 	c.mu.Lock()

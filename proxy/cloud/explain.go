@@ -12,7 +12,7 @@ import (
 
 // secret is what no message may hold: a session token or a signature of a request, as the
 // SDK's errors may quote them from a URL.
-var secret = regexp.MustCompile(`(?i)(X-Amz-Security-Token|X-Amz-Signature|X-Amz-Credential|SessionToken|SecretAccessKey|WebIdentityToken)=[^&\s"]*`)
+var secret = regexp.MustCompile(`(?i)(X-Amz-Security-Token|X-Amz-Signature|X-Amz-Credential|SessionToken|SecretAccessKey|WebIdentityToken)\s*[=:]\s*[^&\s"]*`)
 
 // explain makes one line of an error of the SDK's: what was asked, as whom, what AWS said,
 // and what to do. The error still wraps what it was.

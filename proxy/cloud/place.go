@@ -29,9 +29,10 @@ const (
 	// 10 ms; from a container behind one hop too many it never answers.
 	metadataLimit    = time.Second
 	metadataAttempts = 2
-	// metadataAgain is how soon a host whose metadata did not answer asks again.
-	metadataAgain = 10 * time.Minute
-	maxMetadata   = 64 << 10
+	// metadataSoon is how soon a host whose metadata did not answer asks again, twice as
+	// late each time up to metadataAgain: its network may only just be coming up.
+	metadataSoon, metadataAgain = time.Second, 10 * time.Minute
+	maxMetadata                 = 64 << 10
 )
 
 // Region is the region that was set, by the operator or as the SDK's tools know it, or the
@@ -84,7 +85,7 @@ func (c *Cloud) getenv(name string) string {
 // here asks the metadata, once if they answer.
 func (c *Cloud) here(ctx context.Context) place {
 	c.mu.Lock()
-	known, settled := c.place, c.placed || time.Since(c.refused) < metadataAgain
+	known, settled := c.place, c.placed || time.Now().Before(c.again)
 	c.mu.Unlock()
 	if settled {
 		return known
@@ -95,8 +96,9 @@ func (c *Cloud) here(ctx context.Context) place {
 	switch {
 	case err == nil:
 		c.place, c.placed = found, true
-	case ctx.Err() == nil:
-		c.refused = time.Now()
+	case ctx.Err() == nil && time.Now().After(c.again): // not one of several that asked at once
+		c.pause = min(max(2*c.pause, metadataSoon), metadataAgain)
+		c.again = time.Now().Add(c.pause)
 	}
 	return c.place
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -34,6 +35,7 @@ const (
 // found is what one source says.
 type found struct {
 	targets []proxy.Target
+	partial bool
 	err     error
 }
 
@@ -41,6 +43,8 @@ type found struct {
 type Told struct {
 	// Targets are those that serve, the home zone's first.
 	Targets []proxy.Target
+	// Partial tells that some look-ups failed: there may be more than these.
+	Partial bool
 	// Source is who told, HomeZone this host's zone, if it is known.
 	Source, HomeZone string
 	// APIError is why it was not the EFS API.
@@ -55,8 +59,8 @@ func (c *Cloud) Targets(ctx context.Context, f FileSystem) (Told, error) {
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	defer cancel() // before that wait
-	asking.Go(func() { t, err := c.describe(ctx, f); api <- found{t, err} })
-	asking.Go(func() { t, err := c.lookUp(ctx, f); dns <- found{t, err} })
+	asking.Go(func() { t, err := c.describe(ctx, f); api <- found{targets: t, err: err} })
+	asking.Go(func() { dns <- c.lookUp(ctx, f) })
 	home := c.HomeZone(ctx)
 
 	patience := time.NewTimer(apiPatience)
@@ -71,7 +75,7 @@ func (c *Cloud) Targets(ctx context.Context, f FileSystem) (Told, error) {
 	}
 	named := <-dns
 	if named.err == nil {
-		return Told{Targets: named.targets, Source: SourceDNS, HomeZone: home, APIError: told.err}, nil
+		return Told{Targets: named.targets, Partial: named.partial, Source: SourceDNS, HomeZone: home, APIError: told.err}, nil
 	}
 	if errors.Is(told.err, errSlow) {
 		told = <-api // slow as it is, it is all there is
@@ -115,7 +119,8 @@ func usable(all []types.MountTargetDescription, homeName, homeID string) []proxy
 	var targets []proxy.Target
 	for _, one := range all {
 		addr, err := address(one)
-		if one.LifeCycleState != types.LifeCycleStateAvailable || err != nil {
+		serves := one.LifeCycleState == types.LifeCycleStateAvailable || one.LifeCycleState == types.LifeCycleStateUpdating
+		if !serves || err != nil {
 			continue
 		}
 		zone, id := aws.ToString(one.AvailabilityZoneName), aws.ToString(one.AvailabilityZoneId)
@@ -143,10 +148,10 @@ const zoneLetters = "abcdef"
 // that zone has none
 // (docs.aws.amazon.com/efs/latest/ug/mounting-fs-mount-cmd-dns-name.html). In an account that
 // is not the file system's, people keep names with the zones' ids in front.
-func (c *Cloud) lookUp(ctx context.Context, fileSystem FileSystem) ([]proxy.Target, error) {
+func (c *Cloud) lookUp(ctx context.Context, fileSystem FileSystem) found {
 	region, err := c.region(ctx, fileSystem)
 	if err != nil {
-		return nil, err
+		return found{err: err}
 	}
 	home, id := c.home(ctx)
 	server := identity.ServerName(fileSystem.ID, region)
@@ -167,9 +172,14 @@ func (c *Cloud) lookUp(ctx context.Context, fileSystem FileSystem) ([]proxy.Targ
 	asking.Wait()
 	targets := merge(answers[1:], answers[0], home)
 	if len(targets) == 0 {
-		return nil, fmt.Errorf("look up %s: %w", server, answers[0].err)
+		return found{err: fmt.Errorf("look up %s: %w", server, answers[0].err)}
 	}
-	return proxy.HomeFirst(targets, home), nil
+	// A name that is not there is an answer; one that could not be looked up is none.
+	partial := slices.ContainsFunc(answers, func(one found) bool {
+		var dns *net.DNSError
+		return one.err != nil && !(errors.As(one.err, &dns) && dns.IsNotFound)
+	})
+	return found{targets: proxy.HomeFirst(targets, home), partial: partial}
 }
 
 // merge puts what the zones' names lead to together with what the file system's own name

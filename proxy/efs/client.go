@@ -8,11 +8,13 @@ import (
 	_ "embed" // the roots
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
@@ -83,19 +85,36 @@ func (c *Client) Secure(ctx context.Context, conn *net.TCPConn, target proxy.Tar
 		return nil, err
 	}
 	secured, _, err := c.ask(ctx, conn, certificate)
-	if err != nil {
-		return nil, fmt.Errorf("mount target %s: %w", target, err)
+	switch {
+	case err == nil:
+		return secured, nil
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, proxy.ErrNotNFS):
+		err = fmt.Errorf("%w: %w", proxy.ErrUnproven, err)
 	}
-	return secured, nil
+	return nil, fmt.Errorf("mount target %s: %w", target, err)
 }
 
-// Check connects to a mount target as [Client.Secure] does and returns how long NFS's NULL
-// took. It is a proxy.GroupOptions.Check.
+// Try connects to a mount target as [Client.Secure] does and returns how long NFS's NULL
+// took.
+func (c *Client) Try(ctx context.Context, addr netip.AddrPort) (time.Duration, error) {
+	certificate, err := c.certificate(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return c.try(ctx, addr, certificate)
+}
+
+// Check is Try with a certificate that serves for a while. It is a
+// proxy.GroupOptions.Check, for a client without credentials, which could end meanwhile.
 func (c *Client) Check(ctx context.Context, addr netip.AddrPort) (time.Duration, error) {
 	certificate, err := c.checkCertificate(ctx)
 	if err != nil {
 		return 0, err
 	}
+	return c.try(ctx, addr, certificate)
+}
+
+func (c *Client) try(ctx context.Context, addr netip.AddrPort, certificate tls.Certificate) (time.Duration, error) {
 	conn, err := tcp.Dial(ctx, addr)
 	if err != nil {
 		return 0, fmt.Errorf("connect to %s: %w", addr, err)

@@ -81,13 +81,25 @@ func (r *Relay) secure(ctx context.Context, conn *net.TCPConn, target proxy.Targ
 	secured, err := r.Secure(limited, conn, target)
 	if err != nil {
 		reset(conn)
-		if ctx.Err() == nil && !errors.Is(err, proxy.ErrIdentity) && !errors.Is(err, proxy.ErrRefused) {
-			r.Group.Failed(target, err)
+		if ctx.Err() == nil {
+			r.blame(target, err)
 		}
 		return nil, fmt.Errorf("secure the connection to %s: %w", target, err)
 	}
 	u.conn = secured
 	return u, nil
+}
+
+// blame tells the group what a connection that could not be made secure says of the mount
+// target.
+func (r *Relay) blame(target proxy.Target, err error) {
+	switch {
+	case errors.Is(err, proxy.ErrIdentity), errors.Is(err, proxy.ErrRefused): // nothing
+	case errors.Is(err, proxy.ErrUnproven):
+		r.Group.Doubt(target, err)
+	default:
+		r.Group.Failed(target, err)
+	}
 }
 
 // take returns a connection for a new client: one that is ready, else a new one.
