@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -117,16 +118,10 @@ func (h *Host) PowerOn(ctx context.Context) error {
 	if h.running() != nil {
 		return fmt.Errorf("%s is on: power it off first", h.name)
 	}
-	m, err := startMachine(ctx, h.spec())
-	if err != nil {
-		return err
-	}
-	h.setMachine(m)
-	if _, err := m.console.wait(ctx, 0, "lab: console"); err != nil {
+	if err := h.boot(ctx); err != nil {
 		return fmt.Errorf("boot %s: %w", h.name, err)
 	}
-	_, err = h.connect(ctx)
-	if err != nil {
+	if _, err := h.connect(ctx); err != nil {
 		return err
 	}
 	if _, err := h.Run(ctx, "start-docker 2>&1"); err != nil {
@@ -134,6 +129,32 @@ func (h *Host) PowerOn(ctx context.Context) error {
 	}
 	return nil
 }
+
+// bootAttempts is how often a host is booted whose kernel falls victim to the emulation.
+const bootAttempts = 3
+
+// boot starts the machine and waits for its console.
+func (h *Host) boot(ctx context.Context) error {
+	for attempt := 1; ; attempt++ {
+		m, err := startMachine(ctx, h.spec())
+		if err != nil {
+			return err
+		}
+		h.setMachine(m)
+		if _, err = m.console.wait(ctx, 0, "lab: console"); err == nil {
+			return nil
+		}
+		if attempt == bootAttempts || !m.patched() {
+			return err
+		}
+		h.PowerOff()
+	}
+}
+
+// patched tells whether the kernel died of a break point of its own: it sets one on code that
+// it is about to change, and the emulation of several processors may run into it
+// (text_poke_bp_batch, arch/x86/kernel/alternative.c). It is no work of anything on the host.
+func (m *machine) patched() bool { return strings.Contains(m.console.String(), "Oops: int3") }
 
 // Pause stops the host's processors, as a host does that hangs; connections to it
 // stay open and nothing answers.
