@@ -104,7 +104,7 @@ page: ## The status page in a headless Chromium, phone and desktop; screenshots 
 
 .PHONY: integration
 integration: lab ## The tests on the hosts (RUN=Protocol, LAB_SUITE=trixie|bookworm)
-	@set -o pipefail; $(LAB_TEST) -timeout 40m -run '$(RUN)' ./integration/... | tee build/integration.txt
+	@set -o pipefail; $(LAB_TEST) -timeout 60m -run '$(RUN)' ./integration/... | tee build/integration.txt
 	@grep -Eq '^ok .*[0-9]s$$' build/integration.txt || { echo 'no test matches RUN=$(RUN)' >&2; exit 1; }
 
 .PHONY: soak
