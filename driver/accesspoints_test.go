@@ -101,6 +101,10 @@ func TestAccessPointOfAVolumesOwnOnBadDays(t *testing.T) {
 			t.Errorf("%d access points", n)
 		}
 	})
+	t.Run("the home file system's own is none of a volume's", func(t *testing.T) {
+		e := newEFSHost(t, func(o *driver.Options) { o.AccessPoint = someAP })
+		wantKind(t, e.Create(t.Context(), "web", opts("accesspoint="+someAP, "path=/web")), driver.Invalid, "EFS_ACCESS_POINT", "leave the option out")
+	})
 	t.Run("its path begins where the catalogue's access point does", func(t *testing.T) {
 		const home = "fsap-00000000000000aaa"
 		e := newEFSHost(t, func(o *driver.Options) {
@@ -180,6 +184,19 @@ func TestAnotherHostIsFasterThanAWS(t *testing.T) {
 		}
 		if n := len(e.accessPoints()); n != 1 {
 			t.Errorf("%d access points", n)
+		}
+	})
+	t.Run("to create the volume, and then AWS fails", func(t *testing.T) {
+		e, err := slow(t, func(e *efsHost, b *testHost) {
+			b.create("web")
+			e.set(func() { e.fails = errors.New("throttled") })
+		})
+		wantKind(t, err, driver.Failed, "throttled")
+		if n := len(e.accessPoints()); n != 1 {
+			t.Errorf("%d access points: the other host's volume has lost its own", n)
+		}
+		if !exists(t, filepath.Join(e.export, ".docker-volume-efs/volumes/web.json")) || !exists(t, filepath.Join(e.export, "web")) {
+			t.Error("the other host's volume is gone")
 		}
 	})
 	t.Run("to remove the volume", func(t *testing.T) {

@@ -185,6 +185,9 @@ func (f *fileSystem) agree(c *catalog.Catalog, s *session, name string, w wanted
 	if err := f.protectionFor(record).allows(f.spec, w.options.Via); err != nil {
 		return catalog.Record{}, false, err
 	}
+	if home := f.mainProtection().AccessPoint; home != "" && home == w.options.AccessPoint {
+		return catalog.Record{}, false, invalid{fmt.Errorf("option accesspoint=%q: the catalogue and all volumes are reached by that one already (EFS_ACCESS_POINT): leave the option out", home)}
+	}
 	if !record.Foreign() {
 		exists, err := adoptable(s.base, w.path)
 		if err != nil {
@@ -239,20 +242,33 @@ func adoptable(base *tree.Dir, path string) (exists bool, err error) {
 }
 
 // giveUpLimit is how long a failed Create may take to clean up behind itself.
-const giveUpLimit = 2 * time.Second
+const giveUpLimit = 3 * time.Second
 
-// giveUp takes back a record that this call has made, after its directory
-// could not be made. If another host has finished it meanwhile, it stays.
+// giveUp takes back what this call has made, after the volume could not be finished. If
+// another host has finished it meanwhile, or has made another of that name, all of it stays: the
+// access point may be that one's by now.
 func (f *fileSystem) giveUp(ctx context.Context, record catalog.Record) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpLimit)
 	defer cancel()
-	if err := f.deleteAccessPoint(ctx, record); err != nil {
-		f.d.log.WithField("volume", record.Name).Warnf("take back its access point: %v", err)
-	}
-	_, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (struct{}, error) {
-		half := func(current catalog.Record) bool {
-			return current.State == catalog.Creating && current.CreatedBy == record.CreatedBy
+	log := f.d.log.WithField("volume", record.Name)
+	half := func(current catalog.Record) bool { return current.State == catalog.Creating && current.Same(record) }
+	others, err := withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (bool, error) {
+		current, err := c.Lookup(record.Name)
+		if errors.Is(err, catalog.ErrNotFound) {
+			return false, nil
 		}
+		return err != nil || !half(current), err
+	})
+	if err == nil && !others {
+		err = f.deleteAccessPoint(ctx, record)
+	}
+	if err != nil {
+		log.Warnf("take back its access point: %v", err)
+	}
+	if others {
+		return
+	}
+	_, err = withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (struct{}, error) {
 		current, err := c.Lookup(record.Name)
 		if err != nil || ctx.Err() != nil || !half(current) {
 			return struct{}{}, err
@@ -265,8 +281,8 @@ func (f *fileSystem) giveUp(ctx context.Context, record catalog.Record) {
 		}
 		return struct{}{}, c.DropIf(record.Name, half)
 	})
-	if err != nil {
-		f.d.log.WithField("volume", record.Name).Warnf("take back its record: %v", err)
+	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+		log.Warnf("take back its record: %v", err)
 	}
 }
 

@@ -3,7 +3,6 @@ package driver
 import (
 	"context"
 	"crypto/rsa"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -169,7 +168,7 @@ func (c *tlsClients) of(spec filesystem.Spec, p protection, region string) *efs.
 	if client == nil {
 		client = &efs.Client{
 			Identity: efs.Identity{FileSystem: spec.ID, AccessPoint: p.AccessPoint, Region: region},
-			Key:      c.key.get, Host: c.d.host.name, Roots: c.roots(),
+			Key:      c.key.get, Host: c.d.host.name, Roots: c.d.options.Roots,
 		}
 		if p.IAM {
 			client.Credentials = func(ctx context.Context) (efs.Credentials, error) { return c.d.options.Cloud.Credentials(ctx, p.Role) }
@@ -178,8 +177,6 @@ func (c *tlsClients) of(spec filesystem.Spec, p protection, region string) *efs.
 	}
 	return client
 }
-
-func (c *tlsClients) roots() *x509.CertPool { return c.d.options.Roots }
 
 // regionOf is a file system's region: of its DNS name, else this host's.
 func (d *Driver) regionOf(ctx context.Context, spec filesystem.Spec) (string, error) {

@@ -41,6 +41,7 @@ type aws struct {
 	// what happens while AWS is at it; nil: nothing
 	creating func()
 	deleting func(context.Context)
+	fails    error // what CreateAccessPoint ends with after that
 }
 
 var _ driver.Cloud = (*aws)(nil)
@@ -111,6 +112,9 @@ func (a *aws) CreateAccessPoint(_ context.Context, _ string, wanted cloud.Access
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if creating != nil && a.fails != nil {
+		return cloud.AccessPoint{}, a.fails
+	}
 	for _, there := range a.points {
 		if there.Owner == wanted.Owner && there.Volume == wanted.Volume {
 			return there, nil

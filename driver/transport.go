@@ -427,7 +427,7 @@ func (t *transport) denied() string {
 	case t.IAM && t.Role != "":
 		return fmt.Sprintf("the file system refuses the IAM role %s: %s to it in the file system's policy or in the role's", t.Role, allow)
 	case t.IAM:
-		return fmt.Sprintf("the file system refuses this host's IAM identity: %s to it in the file system's policy or in the identity's; docker-volume-efs doctor tells which it is", allow)
+		return fmt.Sprintf("the file system refuses this host's IAM identity: %s to it in the file system's policy or in the identity's", allow)
 	case t.TLS:
 		return fmt.Sprintf("the file system refuses anonymous clients: use iam=on, or %s to \"*\" in the file system's policy", allow)
 	}
