@@ -27,6 +27,7 @@ type faults struct {
 	opened   []mount.Mount
 	attached map[string]bool
 	hangs    map[string]chan struct{} // closed when the call may go on
+	refusal  error                    // with which the next mount fails
 }
 
 var _ driver.Kernel = (*faults)(nil)
@@ -77,6 +78,14 @@ func (k *faults) wait(call, dir string) {
 	}
 }
 
+func (k *faults) takeRefusal() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	err := k.refusal
+	k.refusal = nil
+	return err
+}
+
 // mounts are the root mounts that were begun.
 func (k *faults) mounts() []mount.Mount {
 	k.mu.Lock()
@@ -102,7 +111,9 @@ func (k *faults) Open(m mount.Mount) driver.Root {
 		if m.Type != "bind" {
 			dir = k.export
 		}
-		r.dir, r.err = tree.Open(dir)
+		if r.err = k.takeRefusal(); r.err == nil {
+			r.dir, r.err = tree.Open(dir)
+		}
 		close(r.done)
 	}()
 	return r

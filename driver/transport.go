@@ -153,25 +153,35 @@ func (s *session) openCatalog(host string) (*catalog.Catalog, error) {
 // longer than the context and answerTimeout; a mount under way goes on, and the next call
 // finds it.
 func (t *transport) connect(ctx context.Context) (*session, error) {
-	current, err := t.current()
-	if err != nil {
-		return nil, err
-	}
 	patience, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	select {
-	case <-current.done:
-		return current.session, current.err
-	case <-patience.Done():
+	for asked := time.Now(); ; {
+		current, err := t.current()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case <-current.done:
+			// An attempt from before the call tells how things were then.
+			if current.err == nil || !current.began.Before(asked) {
+				return current.session, current.err
+			}
+		case <-patience.Done():
+			return nil, t.unfinished(ctx, current)
+		}
 	}
+}
+
+// unfinished is why a call waits no longer for an attempt to mount.
+func (t *transport) unfinished(ctx context.Context, current *attempt) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	err = fmt.Errorf("file system %s: the mount is not finished; it is still being tried: %w", t.fs.spec, errSilent)
+	err := fmt.Errorf("file system %s: the mount is not finished; it is still being tried: %w", t.fs.spec, errSilent)
 	if time.Since(current.began) >= answerTimeout {
 		t.fs.note(err)
 	}
-	return nil, err
+	return err
 }
 
 // current returns the attempt that is under way or has worked, or begins one.

@@ -1,12 +1,15 @@
 package driver_test
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
@@ -127,4 +130,23 @@ func TestStaticMountTargets(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A call that finds an attempt to mount under way waits for it, and makes its own if that
+// one fails: it tells how things were before the call.
+func TestFailureOfAnEarlierAttemptIsNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir, k := t.TempDir(), &faults{refusal: errors.New("out of order")}
+		release := k.hang(t, "open", dir)
+		h := newHost(t, dir, func(o *driver.Options) { o.Kernel = k })
+		time.Sleep(time.Second)
+		h.behind(func() { h.create("data") })
+		synctest.Wait()
+		release()
+		synctest.Wait()
+		if n := len(k.mounts()); n != 2 {
+			t.Errorf("%d attempts to mount, want the one that failed and the call's own", n)
+		}
+		h.status("data")
+	})
 }

@@ -76,7 +76,6 @@ type Relay struct {
 
 	begin  sync.Once
 	lines  lines
-	limit  int           // of connections, by MaxConns and descriptors
 	dials  chan struct{} // one for each dial under way
 	doors  chan struct{} // one for each handshake with a client under way
 	stop   chan struct{} // closed when no more are accepted
@@ -90,6 +89,7 @@ type Relay struct {
 	mu       sync.Mutex // guards the following fields
 	stopping bool       // no more are accepted
 	over     bool       // no goroutine is started any more
+	limit    int        // of connections, by MaxConns and descriptors
 	pairs    map[*pair]struct{}
 	clients  map[netip.Addr]int // plain ones
 	unproven map[netip.Addr]int // clients in their handshake
@@ -114,13 +114,14 @@ func (r *Relay) start(ctx context.Context) {
 		r.doors = make(chan struct{}, handshakesAtOnce)
 		r.stop = make(chan struct{})
 		r.ctx, r.cancel = context.WithCancel(context.WithoutCancel(ctx))
+		limit := r.room()
 		r.mu.Lock()
+		r.limit = limit
 		r.pairs = make(map[*pair]struct{})
 		r.clients = make(map[netip.Addr]int)
 		r.unproven = make(map[netip.Addr]int)
 		r.traffic = make(map[netip.AddrPort]*TargetStats)
 		r.mu.Unlock()
-		r.limit = r.room()
 		r.Group.OnMove(r.moved)
 		r.spawn(r.watch)
 	})
