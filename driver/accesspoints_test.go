@@ -199,6 +199,23 @@ func TestAnotherHostIsFasterThanAWS(t *testing.T) {
 			t.Error("the other host's volume is gone")
 		}
 	})
+	t.Run("to take the record aside for a moment", func(t *testing.T) {
+		e, err := slow(t, func(e *efsHost, _ *testHost) {
+			record, aside := filepath.Join(e.export, ".docker-volume-efs/volumes/web.json"), filepath.Join(e.export, ".docker-volume-efs/tmp/aside")
+			if err := os.Rename(record, aside); err != nil {
+				t.Fatal(err)
+			}
+			e.behind(func() {
+				time.Sleep(50 * time.Millisecond)
+				if err := os.Rename(aside, record); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+		if err != nil || !exists(t, filepath.Join(e.export, "web")) || len(e.accessPoints()) != 1 {
+			t.Errorf("%v, access points %v", err, e.accessPoints())
+		}
+	})
 	t.Run("to remove the volume", func(t *testing.T) {
 		e, err := slow(t, func(_ *efsHost, b *testHost) { b.remove("web") })
 		wantKind(t, err, driver.Conflict, "removed it meanwhile")

@@ -298,7 +298,7 @@ func (f *fileSystem) finishCreating(ctx context.Context, record catalog.Record) 
 	}
 	if record.Made {
 		now, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (catalog.Record, error) {
-			now, err := stillThere(c, record)
+			now, err := stillThere(ctx, c, record)
 			if err == nil && now.State == catalog.Creating {
 				err = makeDirectory(ctx, s.base, record)
 			}
@@ -312,8 +312,8 @@ func (f *fileSystem) finishCreating(ctx context.Context, record catalog.Record) 
 	if err != nil {
 		return record, err
 	}
-	return withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (catalog.Record, error) {
-		now, err := stillThere(c, record)
+	return withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (catalog.Record, error) {
+		now, err := stillThere(ctx, c, record)
 		if err != nil || now.State == catalog.Ready {
 			return now, err
 		}
@@ -322,9 +322,22 @@ func (f *fileSystem) finishCreating(ctx context.Context, record catalog.Record) 
 	})
 }
 
+// asideLimit is how long a record may be away: a host that finishes the removal of an earlier
+// volume of that name takes the record aside, sees that it is another's, and puts it back
+// ([catalog.Catalog.DropIf]). On a network that takes some round trips.
+const (
+	asideLimit = 250 * time.Millisecond
+	asidePause = 5 * time.Millisecond
+)
+
 // stillThere returns a volume's record as it is now, if it is still the same volume's.
-func stillThere(c *catalog.Catalog, record catalog.Record) (catalog.Record, error) {
+func stillThere(ctx context.Context, c *catalog.Catalog, record catalog.Record) (catalog.Record, error) {
 	now, err := c.Lookup(record.Name)
+	for begun := time.Now(); errors.Is(err, catalog.ErrNotFound) && time.Since(begun) < asideLimit && ctx.Err() == nil; {
+		timer := time.NewTimer(asidePause)
+		<-timer.C
+		now, err = c.Lookup(record.Name)
+	}
 	if errors.Is(err, catalog.ErrNotFound) || err == nil && (now.State == catalog.Removing || !now.Same(record)) {
 		return record, conflict{errors.New("another host has removed it meanwhile: try again")}
 	}
