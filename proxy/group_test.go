@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/proxytest"
 )
 
 var (
@@ -514,10 +515,7 @@ func TestGroupOverRealSockets(t *testing.T) {
 	}
 	refuses := proxy.Target{Zone: "a", Addr: dead.Addr().(*net.TCPAddr).AddrPort()}
 	dead.Close()
-	answers := proxy.Target{Zone: "b", Addr: serve(t, func(t *testing.T, conn *net.TCPConn) {
-		write(t, conn, record(readCall(t, conn), 1, 0, 0, 0, 0))
-		untilClosed(t, conn)
-	})}
+	answers := proxy.Target{Zone: "b", Addr: proxytest.Serve(t, proxytest.Echo).Addr}
 	g := proxy.NewGroup(proxy.GroupOptions{FileSystem: "fs-1"}, []proxy.Target{refuses, answers})
 	moved := make(chan proxy.Move, 1)
 	g.OnMove(func(m proxy.Move) { moved <- m })
