@@ -14,7 +14,6 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/efs"
-	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	identity "github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
 )
@@ -132,22 +131,6 @@ func (c *Cloud) efs(ctx context.Context, f FileSystem, role string) (*efs.Client
 		loaded.Credentials = c.assumed(loaded, role)
 	}
 	return efs.NewFromConfig(loaded), nil
-}
-
-// Identity is who AWS takes this host for, as an ARN.
-func (c *Cloud) Identity(ctx context.Context, role string) (string, error) {
-	loaded, err := c.sdk(ctx)
-	if err != nil {
-		return "", err
-	}
-	if role != "" {
-		loaded.Credentials = c.assumed(loaded, role)
-	}
-	who, err := sts.NewFromConfig(loaded).GetCallerIdentity(ctx, &sts.GetCallerIdentityInput{})
-	if err != nil {
-		return "", explain("sts:GetCallerIdentity", role, err)
-	}
-	return aws.ToString(who.Arn), nil
 }
 
 // errNoRegion reports that nobody said in which region this host is.

@@ -35,10 +35,16 @@ func explain(call, role string, err error) error {
 		said, advice = lastOf(said), "give the host an IAM role, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 	}
 	said = secret.ReplaceAllString(strings.Join(strings.Fields(said), " "), "$1=…")
-	if advice != "" {
-		said += ": " + advice
+	return &explained{said: call + ": " + said, advice: advice, err: err}
+}
+
+// Explanation parts an error of this package into what happened and what to do about it, ""
+// if nobody knows.
+func Explanation(err error) (said, advice string) {
+	if known, ok := errors.AsType[*explained](err); ok {
+		return known.said, known.advice
 	}
-	return &explained{text: call + ": " + said, err: err}
+	return err.Error(), ""
 }
 
 // lastOf is the innermost part of a chain of errors as text.
@@ -66,9 +72,15 @@ func adviceFor(code, call string) string {
 
 // explained has a text of its own and wraps what it explains.
 type explained struct {
-	text string
-	err  error
+	said, advice string
+	err          error
 }
 
-func (e *explained) Error() string { return e.text }
+func (e *explained) Error() string {
+	if e.advice == "" {
+		return e.said
+	}
+	return e.said + ": " + e.advice
+}
+
 func (e *explained) Unwrap() error { return e.err }

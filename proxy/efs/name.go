@@ -55,3 +55,21 @@ func DNSSuffix(region string) string {
 	}
 	return "amazonaws.com"
 }
+
+// Partition is the partition of a region in ARNs.
+func Partition(region string) string {
+	for _, partition := range []struct{ prefix, name string }{
+		{"cn-", "aws-cn"},
+		{"us-gov-", "aws-us-gov"},
+		{"eusc-", "aws-eusc"},
+		{"us-isob-", "aws-iso-b"},
+		{"us-isof-", "aws-iso-f"},
+		{"us-iso-", "aws-iso"},
+		{"eu-isoe-", "aws-iso-e"},
+	} {
+		if strings.HasPrefix(region, partition.prefix) {
+			return partition.name
+		}
+	}
+	return "aws"
+}
