@@ -30,3 +30,9 @@ func (r *Root) Table() (table string, err error) {
 
 // IntroductionsIn is what Introductions makes of the statistics.
 func IntroductionsIn(stats string) (int, error) { return introductionsIn(stats) }
+
+// Listed tells whether a file system is in the kernel's list.
+func Listed(list, fileSystem string) bool { return listed(list, fileSystem) }
+
+// NFSLines are the lines of a mount table that are NFS mounts.
+func NFSLines(table string) string { return nfsLines(table) }
