@@ -39,6 +39,14 @@ const (
 	dirMode    = 0o755
 )
 
+// Tables in stateDir.
+const (
+	volumesTable = "volumes"
+	mountsTable  = "mounts"
+	targetsTable = "targets"
+	relaysTable  = "relays"
+)
+
 // Options is what a Driver is made with. Only Data is required.
 type Options struct {
 	// Data is the directory for mountpoints and state. In a managed plugin it is
@@ -199,23 +207,23 @@ func (d *Driver) openState() error {
 		return err
 	}
 	var report state.Report
-	if d.known, report, err = state.Open[knowledge](filepath.Join(dir, "volumes"), state.Durable); err != nil {
+	if d.known, report, err = state.Open[knowledge](filepath.Join(dir, volumesTable), state.Durable); err != nil {
 		return err
 	}
 	d.amnesia.Store(report.Damaged > 0)
-	d.reportDamage("volumes", report)
-	if d.uses.table, report, err = state.Open[use](filepath.Join(dir, "mounts"), state.Volatile); err != nil {
+	d.reportDamage(volumesTable, report)
+	if d.uses.table, report, err = state.Open[use](filepath.Join(dir, mountsTable), state.Volatile); err != nil {
 		return err
 	}
-	d.reportDamage("mounts", report)
-	if d.targets, report, err = state.Open[whereabouts](filepath.Join(dir, "targets"), state.Durable); err != nil {
+	d.reportDamage(mountsTable, report)
+	if d.targets, report, err = state.Open[whereabouts](filepath.Join(dir, targetsTable), state.Durable); err != nil {
 		return err
 	}
-	d.reportDamage("targets", report)
-	if d.relays.endpoints, report, err = state.Open[endpoint](filepath.Join(dir, "relays"), state.Volatile); err != nil {
+	d.reportDamage(targetsTable, report)
+	if d.relays.endpoints, report, err = state.Open[endpoint](filepath.Join(dir, relaysTable), state.Volatile); err != nil {
 		return err
 	}
-	d.reportDamage("relays", report)
+	d.reportDamage(relaysTable, report)
 	return nil
 }
 

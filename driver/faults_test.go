@@ -25,6 +25,8 @@ type faults struct {
 
 	mu       sync.Mutex // guards the following fields
 	opened   []mount.Mount
+	lacks    error // what Offers says
+	refuses  error // what mounts of servers fail with
 	attached map[string]bool
 	hangs    map[string]chan struct{} // closed when the call may go on
 	refusal  error                    // with which the next mount fails
@@ -108,10 +110,16 @@ func (k *faults) Open(m mount.Mount) driver.Root {
 	go func() {
 		k.wait("open", m.Source)
 		dir := m.Source
+		k.mu.Lock()
+		refusal := k.refuses
+		k.mu.Unlock()
 		if m.Type != "bind" {
-			dir = k.export
+			dir, r.err = k.export, refusal
 		}
-		if r.err = k.takeRefusal(); r.err == nil {
+		if r.err == nil {
+			r.err = k.takeRefusal()
+		}
+		if r.err == nil {
 			r.dir, r.err = tree.Open(dir)
 		}
 		close(r.done)
@@ -140,6 +148,12 @@ func (k *faults) Under(dir string) (map[string]bool, error) {
 		}
 	}
 	return under, nil
+}
+
+func (k *faults) Offers(string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lacks
 }
 
 type faultyRoot struct {
@@ -209,6 +223,14 @@ func bubble(t *testing.T, test func(t *testing.T, k *faults, h *testHost)) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &faults{}
 		test(t, k, newHost(t, t.TempDir(), func(o *driver.Options) { o.Kernel = k }))
+	})
+}
+
+// bubbleOn is bubble of a host with other options.
+func bubbleOn(t *testing.T, change func(*driver.Options), test func(t *testing.T, h *testHost)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		test(t, newHost(t, "", func(o *driver.Options) { o.Kernel = &faults{} }, change))
 	})
 }
 

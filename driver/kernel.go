@@ -16,6 +16,8 @@ type Kernel interface {
 	Detach(target string) (mounted bool, err error)
 	// Under lists what is mounted directly beneath a directory.
 	Under(dir string) (map[string]bool, error)
+	// Offers fails if the kernel has no file system of that type and no module for it.
+	Offers(fileSystem string) error
 }
 
 // Root is a root mount; see [mount.Root].
@@ -41,3 +43,4 @@ var _ Kernel = realKernel{}
 func (realKernel) Open(m mount.Mount) Root                   { return mount.Open(m) }
 func (realKernel) Detach(target string) (bool, error)        { return mount.Detach(target) }
 func (realKernel) Under(dir string) (map[string]bool, error) { return mount.Under(dir) }
+func (realKernel) Offers(fileSystem string) error            { return mount.Offers(fileSystem) }

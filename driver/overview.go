@@ -17,19 +17,11 @@ func (d *Driver) Overview() status.Snapshot {
 		o.Trouble = append(o.Trouble, d.options.Misconfigured.Error())
 	}
 	home := d.home()
-	used := map[string]bool{home.spec.String(): true}
-	for _, k := range known {
-		used[k.FileSystem] = true
-	}
-	for _, f := range d.allFileSystems() {
-		if !used[f.spec.String()] {
-			continue // a Create named it, and nothing came of that
-		}
+	for _, f := range d.usedFileSystems(known) {
 		one := f.overview()
 		one.Default = f == home
 		o.FileSystems = append(o.FileSystems, one)
 	}
-	slices.SortFunc(o.FileSystems, func(a, b status.FileSystem) int { return cmp.Compare(a.FileSystem, b.FileSystem) })
 	for name, u := range d.uses.table.All() {
 		k := known[name]
 		o.Mounted = append(o.Mounted, status.Volume{
@@ -38,6 +30,18 @@ func (d *Driver) Overview() status.Snapshot {
 	}
 	slices.SortFunc(o.Mounted, func(a, b status.Volume) int { return cmp.Compare(a.Name, b.Name) })
 	return o
+}
+
+// usedFileSystems are home and those of volumes that are known, in the order of their names.
+func (d *Driver) usedFileSystems(known map[string]knowledge) []*fileSystem {
+	used := map[string]bool{d.home().spec.String(): true}
+	for _, k := range known {
+		used[k.FileSystem] = true
+	}
+	// What is left out a Create named, and nothing came of that.
+	all := slices.DeleteFunc(d.allFileSystems(), func(f *fileSystem) bool { return !used[f.spec.String()] })
+	slices.SortFunc(all, func(a, b *fileSystem) int { return cmp.Compare(a.spec.String(), b.spec.String()) })
+	return all
 }
 
 func (f *fileSystem) overview() status.FileSystem {

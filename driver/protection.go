@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/cloud"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
 )
@@ -27,6 +29,15 @@ type Cloud interface {
 	AccessPoint(ctx context.Context, f cloud.FileSystem, role, id string) (cloud.AccessPoint, error)
 	CreateAccessPoint(ctx context.Context, role string, wanted cloud.AccessPoint) (cloud.AccessPoint, error)
 	DeleteAccessPoint(ctx context.Context, role string, made cloud.AccessPoint) error
+	Examined
+}
+
+// Examined is what Doctor asks of AWS, and nothing else does.
+type Examined interface {
+	Place(ctx context.Context) cloud.Place
+	Identity(ctx context.Context, role string) (cloud.Identity, error)
+	Names(ctx context.Context, f cloud.FileSystem) ([]proxy.Target, error)
+	Clock(ctx context.Context, region string) (ahead time.Duration, err error)
 }
 
 // protection is how a transport's bytes are protected on their way, and as whom it comes.
@@ -166,14 +177,20 @@ func (c *tlsClients) of(spec filesystem.Spec, p protection, region string) *efs.
 	defer c.mu.Unlock()
 	client := c.all[name]
 	if client == nil {
-		client = &efs.Client{
-			Identity: efs.Identity{FileSystem: spec.ID, AccessPoint: p.AccessPoint, Region: region},
-			Key:      c.key.get, Host: c.d.host.name, Roots: c.d.options.Roots,
-		}
-		if p.IAM {
-			client.Credentials = func(ctx context.Context) (efs.Credentials, error) { return c.d.options.Cloud.Credentials(ctx, p.Role) }
-		}
+		client = c.make(spec, p, region)
 		c.all[name] = client
+	}
+	return client
+}
+
+// make makes one that nobody else uses.
+func (c *tlsClients) make(spec filesystem.Spec, p protection, region string) *efs.Client {
+	client := &efs.Client{
+		Identity: efs.Identity{FileSystem: spec.ID, AccessPoint: p.AccessPoint, Region: region},
+		Key:      c.key.get, Host: c.d.host.name, Roots: c.d.options.Roots,
+	}
+	if p.IAM {
+		client.Credentials = func(ctx context.Context) (efs.Credentials, error) { return c.d.options.Cloud.Credentials(ctx, p.Role) }
 	}
 	return client
 }

@@ -42,6 +42,14 @@ type aws struct {
 	creating func()
 	deleting func(context.Context)
 	fails    error // what CreateAccessPoint ends with after that
+
+	who     cloud.Identity
+	nobody  error // what Identity fails with
+	place   cloud.Place
+	dns     []proxy.Target // none: names lead nowhere
+	ahead   time.Duration
+	noClock error
+	hangs   bool // all questions of Doctor take until their context ends
 }
 
 var _ driver.Cloud = (*aws)(nil)
@@ -152,6 +160,38 @@ func (a *aws) DeleteAccessPoint(ctx context.Context, _ string, made cloud.Access
 		}
 	}
 	return nil
+}
+
+// examined waits as long as AWS is to hang.
+func (a *aws) examined(ctx context.Context) error {
+	a.mu.Lock()
+	hangs := a.hangs
+	a.mu.Unlock()
+	if hangs {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return nil
+}
+
+func (a *aws) Place(ctx context.Context) cloud.Place {
+	_ = a.examined(ctx)
+	return a.place
+}
+
+func (a *aws) Identity(ctx context.Context, _ string) (cloud.Identity, error) {
+	return a.who, errors.Join(a.examined(ctx), a.nobody)
+}
+
+func (a *aws) Names(ctx context.Context, _ cloud.FileSystem) ([]proxy.Target, error) {
+	if err := a.examined(ctx); err != nil || len(a.dns) == 0 {
+		return nil, errors.Join(err, errors.New("no such host"))
+	}
+	return a.dns, nil
+}
+
+func (a *aws) Clock(ctx context.Context, _ string) (time.Duration, error) {
+	return a.ahead, errors.Join(a.examined(ctx), a.noClock)
 }
 
 func (a *aws) accessPoints() map[string]cloud.AccessPoint {

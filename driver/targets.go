@@ -45,6 +45,8 @@ type whereabouts struct {
 	Region   string    `json:"region,omitempty"`
 	At       time.Time `json:"at"`
 	partial  bool      // there may be more
+
+	apiError error // what Note says, of an answer just heard
 }
 
 const (
@@ -321,7 +323,7 @@ func (f *fileSystem) lookUpTargets(ctx context.Context) (whereabouts, error) {
 		found.Region, _ = f.d.regionOf(ctx, f.spec) // without it a protected mount asks
 		found.partial = told.Partial
 		if told.APIError != nil {
-			found.Note = told.APIError.Error()
+			found.apiError, found.Note = told.APIError, told.APIError.Error()
 		}
 		return found, err
 	}
