@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,21 +17,33 @@ const askLimit = 5 * time.Second
 // ask puts a question to the process that has its control socket in the data
 // directory, and returns the answer's content.
 func ask(ctx context.Context, data, method, path string) ([]byte, error) {
+	client, done, err := controlClient(data)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return exchange(ctx, client, method, controlURL+path)
+}
+
+// controlURL stands for whatever listens on the control socket.
+const controlURL = "http://plugin"
+
+// controlClient asks on the control socket in a data directory until it is done.
+func controlClient(data string) (client *http.Client, done func(), err error) {
 	// A managed plugin's data directory, as the host sees it, has a path longer
 	// than a socket's address may be (108 bytes, unix(7)).
 	dir, err := os.Open(data)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer dir.Close()
 	socket := fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), controlSocket)
-	client := http.Client{Transport: &http.Transport{
+	client = &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		},
 	}}
-	return exchange(ctx, &client, method, "http://plugin"+path)
+	return client, func() { _ = dir.Close() }, nil
 }
 
 // askHTTP is ask for what serves pages at an address (EFS_HTTP, relay --http), which tells and
@@ -43,6 +54,16 @@ func askHTTP(ctx context.Context, address, path string) ([]byte, error) {
 }
 
 func exchange(ctx context.Context, client *http.Client, method, url string) ([]byte, error) {
+	answer, err := open(ctx, client, method, url)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Close()
+	return io.ReadAll(answer)
+}
+
+// open asks and returns the answer's content, which the caller closes. A refusal is an error.
+func open(ctx context.Context, client *http.Client, method, url string) (io.ReadCloser, error) {
 	request, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {
 		return nil, err
@@ -51,10 +72,23 @@ func exchange(ctx context.Context, client *http.Client, method, url string) ([]b
 	if err != nil {
 		return nil, fmt.Errorf("%w; does it run? try: docker plugin ls, or of a gateway: systemctl status", err)
 	}
-	defer response.Body.Close()
-	content, err := io.ReadAll(response.Body)
-	if err == nil && response.StatusCode >= http.StatusBadRequest {
-		err = errors.New(strings.TrimSpace(string(content)))
+	if response.StatusCode < http.StatusBadRequest {
+		return response.Body, nil
 	}
-	return content, err
+	defer response.Body.Close()
+	content, err := io.ReadAll(io.LimitReader(response.Body, maxRefusal))
+	if err == nil {
+		err = &refusal{response.StatusCode, strings.TrimSpace(string(content))}
+	}
+	return nil, err
 }
+
+const maxRefusal = 64 << 10
+
+// refusal is an answer that is none.
+type refusal struct {
+	code int
+	text string
+}
+
+func (r *refusal) Error() string { return r.text }

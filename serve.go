@@ -155,16 +155,18 @@ func serve(socket, data string) error {
 	go debug.FreeOSMemory()
 	logger.Infof("docker-volume-efs %s serves %s, file system %s", version, socket, settings.Driver.FileSystem)
 	begun := time.Now()
-	pages := web.Handler(func() status.Snapshot {
+	snapshot := func() status.Snapshot {
 		current := volumes.Overview()
 		current.Version, current.Since = version, begun
 		return current
-	}, logger)
+	}
+	pages := web.Handler(snapshot, logger)
 	var showing sync.WaitGroup
 	if settings.HTTP.IsValid() {
 		showing.Go(func() { serveHTTP(ctx, settings.HTTP, kept, pages, logger) })
 	}
-	err = serveUntil(ctx, listener, data, volumes, pages, logger)
+	doctor := &plugin.Doctor{Driver: volumes, Data: data, Snapshot: snapshot, Log: lines, Environ: os.Environ()}
+	err = serveUntil(ctx, listener, data, volumes, pages, doctor, logger)
 	stop() // also when that was no signal
 	showing.Wait()
 	return errors.Join(err, volumes.Close())
@@ -172,7 +174,7 @@ func serve(socket, data string) error {
 
 // serveUntil serves both sockets until the context ends, then lets calls under way
 // finish.
-func serveUntil(ctx context.Context, listener net.Listener, data string, volumes *driver.Driver, pages http.Handler, logger *logrus.Logger) error {
+func serveUntil(ctx context.Context, listener net.Listener, data string, volumes *driver.Driver, pages http.Handler, doctor *plugin.Doctor, logger *logrus.Logger) error {
 	server := plugin.NewServer(volumes, logger)
 	listeners := []net.Listener{listener}
 	ended := make(chan error, 2)
@@ -183,7 +185,7 @@ func serveUntil(ctx context.Context, listener net.Listener, data string, volumes
 		logger.Errorf("no status on this host: %v", err)
 	} else {
 		listeners = append(listeners, control)
-		serving.Go(func() { ended <- plugin.ServeControl(control, pages, volumes) })
+		serving.Go(func() { ended <- plugin.ServeControl(control, pages, volumes, doctor) })
 	}
 	var failed error
 	select {

@@ -26,7 +26,7 @@ func plugged(t *testing.T, s status.Snapshot) (data string) {
 	}
 	ended := make(chan error, 1)
 	pages := web.Handler(func() status.Snapshot { return s }, new(lines).logger())
-	go func() { ended <- plugin.ServeControl(listener, pages, nil) }()
+	go func() { ended <- plugin.ServeControl(listener, pages, nil, nil) }()
 	t.Cleanup(func() {
 		_ = listener.Close()
 		if err := <-ended; err != nil {

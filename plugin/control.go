@@ -23,9 +23,11 @@ var _ Controlled = (*driver.Driver)(nil)
 
 // ServeControl answers people's commands, such as docker-volume-efs status, on
 // the control socket until the listener is closed. The pages are what there is to see.
-func ServeControl(listener net.Listener, pages http.Handler, controlled Controlled) error {
+func ServeControl(listener net.Listener, pages http.Handler, controlled Controlled, doctor *Doctor) error {
 	mux := http.NewServeMux()
 	mux.Handle("/", pages)
+	mux.HandleFunc("GET "+DoctorPath, doctor.examine)
+	mux.HandleFunc("GET "+FilesPath, doctor.files)
 	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, r *http.Request) {
 		on, err := strconv.ParseBool(r.URL.Query().Get("on"))
 		if err == nil {

@@ -38,7 +38,7 @@ func TestControlSocketShowsThePagesAndDrains(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "the page "+r.URL.Path)
 	})
-	go func() { ended <- ServeControl(listener, pages, d) }()
+	go func() { ended <- ServeControl(listener, pages, d, nil) }()
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

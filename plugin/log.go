@@ -18,6 +18,8 @@ const (
 	maxLine = 16 << 10
 	// flushLimit is how long Close waits for the last lines to be taken.
 	flushLimit = time.Second
+	// maxRecent is how much of the latest lines is kept in memory, for a report of a fault.
+	maxRecent = 128 << 10
 )
 
 // Log writes a logger's lines without ever blocking the logger: lines that
@@ -31,6 +33,8 @@ type Log struct {
 	mu      sync.Mutex // guards the following fields
 	dropped int
 	closed  bool
+	recent  [][]byte // the latest lines, whether or not anybody took them
+	size    int      // of recent, in bytes
 }
 
 type logLine struct {
@@ -81,6 +85,7 @@ func (l *Log) queue(line logLine) {
 	if l.closed {
 		return
 	}
+	l.remember(line.text)
 	if l.dropped > 0 && cap(l.lines)-len(l.lines) > 1 {
 		l.lines <- l.droppedLine()
 		l.dropped = 0
@@ -90,6 +95,24 @@ func (l *Log) queue(line logLine) {
 	default:
 		l.dropped++
 	}
+}
+
+// remember keeps a line, and drops the oldest beyond maxRecent; it is called with mu held.
+func (l *Log) remember(text []byte) {
+	l.recent = append(l.recent, text)
+	l.size += len(text)
+	for l.size > maxRecent {
+		l.size -= len(l.recent[0])
+		l.recent[0] = nil // or the array behind the slice keeps it
+		l.recent = l.recent[1:]
+	}
+}
+
+// Recent is the end of the log.
+func (l *Log) Recent() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(bytes.Join(l.recent, nil))
 }
 
 // droppedLine says what is missing; it is called with mu held.

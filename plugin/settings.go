@@ -156,8 +156,17 @@ func ReadSettings(getenv func(string) string) Settings {
 		wrong = append(wrong, err.Error())
 	}
 	if wrong != nil {
-		s.Driver.Misconfigured = errors.New(userInfo.ReplaceAllString(strings.Join(wrong, "; "), "://…@") +
-			"; change it: docker plugin disable -f NAME, docker plugin set NAME KEY=VALUE, docker plugin enable NAME")
+		s.Driver.Misconfigured = misconfigured(userInfo.ReplaceAllString(strings.Join(wrong, "; "), "://…@"))
 	}
 	return s
 }
+
+// misconfigured is what is wrong with the settings.
+type misconfigured string
+
+const changeSettings = "docker plugin disable -f NAME, docker plugin set NAME KEY=VALUE, docker plugin enable NAME"
+
+func (m misconfigured) Error() string { return string(m) + "; change it: " + changeSettings }
+
+// Advice parts it for those who tell the two on lines of their own.
+func (m misconfigured) Advice() (wrong, do string) { return string(m), changeSettings }
