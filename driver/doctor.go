@@ -23,6 +23,8 @@ const (
 	toldLimit = 20 * time.Second
 	// portLimit is beyond pingTimeout, which says what happened.
 	portLimit = pingTimeout + time.Second
+	// handshakeLimit leaves time to make the host's key.
+	handshakeLimit = 20 * time.Second
 	// accessLimit leaves a mount its time, and the first question on it some.
 	accessLimit = answerTimeout + 2*time.Second
 )

@@ -11,8 +11,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
@@ -21,6 +23,7 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/cloud"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/doctor"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/proxytest"
 )
 
@@ -66,8 +69,39 @@ func inAWS(o *driver.Options) {
 	o.Volume.IAM = true
 }
 
+// anyKey is a host's key. Under load it takes longer to make one than a mount may.
+var anyKey = sync.OnceValues(func() (content []byte, err error) {
+	dir, err := os.MkdirTemp("", "key")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "key.pem")
+	if _, err = efs.LoadKey(path); err == nil {
+		content, err = os.ReadFile(path)
+	}
+	return content, err
+})
+
+func putKey(t *testing.T, data string) {
+	t.Helper()
+	key, err := anyKey()
+	if err == nil {
+		err = errors.Join(os.MkdirAll(filepath.Join(data, "state"), 0o700), os.WriteFile(filepath.Join(data, "state/key.pem"), key, 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newExamined is an EFS host that has its key.
+func newExamined(t *testing.T, change ...func(*driver.Options)) *efsHost {
+	t.Helper()
+	return newEFSHost(t, append([]func(*driver.Options){func(o *driver.Options) { putKey(t, o.Data) }}, change...)...)
+}
+
 func TestDoctorChecksInOrder(t *testing.T) {
-	e := newEFSHost(t, inAWS)
+	e := newExamined(t, inAWS)
 	e.create("data")
 	all := examined(e.testHost)
 	const want = "ok settings, ok kernel NFS, ok region and zone, ok mount targets, ok DNS, ok port, ok TLS, ok identity, ok access, ok catalogue, ok clock, ok write test, ok latency"
@@ -90,7 +124,7 @@ func TestDoctorChecksInOrder(t *testing.T) {
 
 // Each way in which volumes come is asked, and each role.
 func TestDoctorChecksEachProtectionInUse(t *testing.T) {
-	e := newEFSHost(t, inAWS, func(o *driver.Options) { o.Volume.IAM = false })
+	e := newExamined(t, inAWS, func(o *driver.Options) { o.Volume.IAM = false })
 	e.create("role", "role=arn:aws:iam::123456789012:role/x")
 	e.mount("role", "1")
 	var identities, handshakes []string
@@ -113,7 +147,7 @@ func TestDoctorChecksEachProtectionInUse(t *testing.T) {
 
 // What was heard once is asked when nobody tells any more.
 func TestDoctorChecksRememberedMountTargets(t *testing.T) {
-	e := newEFSHost(t, inAWS)
+	e := newExamined(t, inAWS)
 	e.create("data")
 	e.set(func() { e.down = errors.New("AWS is down") })
 	e.set(func() { e.dns = nil })
@@ -238,7 +272,7 @@ func TestDoctorSaysWhatFailedWhyAndWhatToChange(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			// The changes to options come before what AWS tells of them, those of AWS after it.
-			e := newEFSHost(t, func(o *driver.Options) {
+			e := newExamined(t, func(o *driver.Options) {
 				inAWS(o)
 				o.Targets = o.Cloud.(*aws).told.Targets
 				for _, change := range row.change {
@@ -276,7 +310,7 @@ func TestDoctorSaysWhatFailedWhyAndWhatToChange(t *testing.T) {
 
 // What cannot be written is told with the action that allows it.
 func TestDoctorSaysWhoMayNotWrite(t *testing.T) {
-	e := newEFSHost(t, inAWS)
+	e := newExamined(t, inAWS)
 	e.create("data")
 	if err := errors.Join(syscall.Mount(e.export, e.export, "", syscall.MS_BIND, ""), syscall.Mount("", e.export, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, "")); err != nil {
 		t.Fatal(err)
@@ -386,6 +420,11 @@ func TestDoctorEnds(t *testing.T) {
 			t.Errorf("after its asker was gone it took %v", long)
 		}
 		h.behind(func() { h.Doctor(context.Background(), func(doctor.Finding) {}) })
+		synctest.Wait()
+		if long := took(h.stop); long > 3*time.Second {
+			t.Errorf("the driver took %v to close", long)
+		}
+		h.start()
 	})
 }
 
@@ -398,7 +437,7 @@ func TestExamineKernelNeedsNoDriver(t *testing.T) {
 }
 
 func TestEvidenceHasStateAndNoSecrets(t *testing.T) {
-	e := newEFSHost(t, func(o *driver.Options) { o.Volume.IAM = true })
+	e := newExamined(t, func(o *driver.Options) { o.Volume.IAM = true })
 	e.create("data")
 	e.mount("data", "1")
 	key, err := os.ReadFile(filepath.Join(e.options.Data, "state/key.pem"))

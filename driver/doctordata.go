@@ -217,13 +217,13 @@ func (e *examination) examineLatency(ctx context.Context, t proxy.Target) {
 		defer cancel()
 		conn, err := e.dial(ctx, t, e.main)
 		if err != nil {
-			return struct{}{}, explainWay(ctx, t, err)
+			return struct{}{}, explainWay(t, err)
 		}
 		defer conn.Close()
 		trips := make([]time.Duration, samples)
 		for i := range trips {
 			if trips[i], err = proxy.Null(ctx, conn); err != nil {
-				return struct{}{}, explainWay(ctx, t, err)
+				return struct{}{}, explainWay(t, err)
 			}
 		}
 		slices.Sort(trips)

@@ -42,7 +42,7 @@ func (e *examination) examinePort(ctx context.Context, t proxy.Target) (struct{}
 	begun := time.Now()
 	conn, err := e.dial(ctx, t, protection{})
 	if err != nil {
-		return struct{}{}, explainWay(ctx, t, err)
+		return struct{}{}, explainWay(t, err)
 	}
 	defer conn.Close()
 	connected := time.Since(begun)
@@ -50,7 +50,7 @@ func (e *examination) examinePort(ctx context.Context, t proxy.Target) (struct{}
 	if !e.main.TLS {
 		rtt, err := proxy.Null(ctx, conn)
 		if err != nil {
-			return struct{}{}, explainWay(ctx, t, err)
+			return struct{}{}, explainWay(t, err)
 		}
 		text += fmt.Sprintf(", NFSv4 answers within %v", shortly(rtt))
 	}
@@ -69,10 +69,10 @@ func shortly(d time.Duration) time.Duration {
 
 // explainWay says why a mount target cannot be reached. The cases are those of a network: what
 // answers wrongly, what refuses, what swallows.
-func explainWay(ctx context.Context, t proxy.Target, err error) doctor.Finding {
+func explainWay(t proxy.Target, err error) doctor.Finding {
 	port := t.Addr.Port()
 	switch {
-	case ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
 		return doctor.Fail(fmt.Sprintf("silent: nothing within %v", pingTimeout),
 			"packets vanish on the way: a security group or network ACL drops them, or there is no way back",
 			fmt.Sprintf("let TCP port %d in from this host in the mount target's security group, and out in this host's; check the network ACLs of both subnets and the routes between them", port))
@@ -92,18 +92,21 @@ func explainWay(ctx context.Context, t proxy.Target, err error) doctor.Finding {
 // examineTLS shakes hands with one mount target under a protection, and asks NFS's NULL after
 // it: only then a refusal is heard.
 func (e *examination) examineTLS(ctx context.Context, t proxy.Target, p protection, needs ...doctor.Finding) (verdict, doctor.Finding) {
-	check := e.check("TLS", portLimit, needs...)
+	check := e.check("TLS", handshakeLimit, needs...)
 	check.Target = t.String()
 	if p != e.main {
 		check.Target += " " + p.String()
 	}
 	return doctor.Ask(ctx, e.run, check, func(ctx context.Context) (verdict, doctor.Finding) {
+		// Made here if this is the first use: a small host takes seconds for that, which are
+		// no silence of the mount target. What fails is told below.
+		_, _ = e.d.tls.key.get()
 		ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 		defer cancel()
 		begun := time.Now()
 		conn, err := e.dial(ctx, t, p)
 		if err != nil {
-			return verdictIn(err), e.explainTLS(ctx, t, p, err)
+			return verdictIn(err), e.explainTLS(t, p, err)
 		}
 		defer conn.Close()
 		text := fmt.Sprintf("the certificate is that of %s; NFSv4 answers within %v of the first packet", efs.ServerName(e.f.spec.ID, e.region), shortly(time.Since(begun)))
@@ -127,7 +130,7 @@ func verdictIn(err error) verdict {
 	return verdict{}
 }
 
-func (e *examination) explainTLS(ctx context.Context, t proxy.Target, p protection, err error) doctor.Finding {
+func (e *examination) explainTLS(t proxy.Target, p protection, err error) doctor.Finding {
 	var name x509.HostnameError
 	var authority x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
@@ -153,7 +156,7 @@ func (e *examination) explainTLS(ctx context.Context, t proxy.Target, p protecti
 		return doctor.Fail("the connection is closed after the handshake", "the mount target does not take this identity, or the access point is not this file system's: "+err.Error(),
 			e.afterRefusal(p))
 	}
-	return explainWay(ctx, t, err)
+	return explainWay(t, err)
 }
 
 // afterRefusal says what to do about one. That of the catalogue's protection comes with "access",
