@@ -431,13 +431,14 @@ func (t *transport) explain(err error) error {
 // (docs.aws.amazon.com/efs/latest/ug/iam-access-control-nfs-efs.html).
 func (t *transport) denied() string {
 	const allow = "allow elasticfilesystem:ClientMount, ClientWrite and ClientRootAccess"
+	const which = " (docker-volume-efs doctor tells which of them is missing)"
 	switch {
 	case t.fs.spec.Kind != filesystem.EFS:
 		return "the server refuses this host: check the export's list of clients"
 	case t.IAM && t.Role != "":
-		return fmt.Sprintf("the file system refuses the IAM role %s: %s to it in the file system's policy or in the role's", t.Role, allow)
+		return fmt.Sprintf("the file system refuses the IAM role %s: %s to it in the file system's policy or in the role's%s", t.Role, allow, which)
 	case t.IAM:
-		return fmt.Sprintf("the file system refuses this host's IAM identity: %s to it in the file system's policy or in the identity's", allow)
+		return fmt.Sprintf("the file system refuses this host's IAM identity: %s to it in the file system's policy or in the identity's%s", allow, which)
 	case t.TLS:
 		return fmt.Sprintf("the file system refuses anonymous clients: use iam=on, or %s to \"*\" in the file system's policy", allow)
 	}
