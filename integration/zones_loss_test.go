@@ -53,11 +53,13 @@ func (z *zones) testPages() {
 }
 
 func (z *zones) testPlugin() {
+	z.engine(`{"live-restore": true}`)
 	const worker, parent = "pkill -9 -f '^docker-volume-efs-worker serve'", "pkill -9 -f '^/docker-volume-efs serve'"
 	for _, row := range []struct{ name, line string }{
 		{"two kills of the worker", worker + "; sleep 1; " + worker},
 		{"a kill of the whole plugin", parent},
 		{"disable -f and enable", "docker plugin disable -f " + zonesPlugin + " && docker plugin enable " + zonesPlugin},
+		{"a restart of dockerd with live-restore", "stop-docker KILL; sleep 2; start-docker"},
 	} {
 		z.in(row.name, func() {
 			z.survives(z.write(zonesWriter, func() { run(z.t, z.h, row.line) }))

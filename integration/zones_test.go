@@ -68,6 +68,7 @@ func TestZones(t *testing.T) {
 			z.in("a mount target that comes and goes costs two moves", z.testFlap)
 			z.in("packets are lost in one direction", z.testDirections)
 			z.in("a writer survives the plugin", z.testPlugin)
+			z.in("a writer survives docker plugin upgrade", z.testUpgrade)
 			z.in("the port of the relay is taken", z.testPort)
 			z.in("processes get nothing from the relay", z.testAdmission)
 		})
