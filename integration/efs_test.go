@@ -46,21 +46,26 @@ func TestEFS(t *testing.T) {
 		{"a role, and an access point of the volume's own", s.testOwn},
 		{"credentials that end under a mounted volume", s.testCredentials},
 		{"mount targets that are not to be believed", s.testUnbelievable},
+		{"doctor says what is wrong", s.testDoctor},
 		{"AWS is down, and DNS tells", s.testDown},
 		{"a policy that asks for TLS and IAM", s.testPolicy},
 		{"no metadata", s.testNoMetadata},
 		{"secrets are nowhere", s.testSecrets},
 	} {
-		ok := t.Run(part.name, func(t *testing.T) {
-			outer := s.t
-			s.t = t
-			defer func() { s.t = outer }()
-			part.test(t)
-		})
-		if !ok && part.name == "with an id and nothing else, TLS, IAM and an access point" {
+		if !s.part(part.name, part.test) && part.name == "with an id and nothing else, TLS, IAM and an access point" {
 			return
 		}
 	}
+}
+
+// part runs a part of the test in progress.
+func (s *efsSite) part(name string, test func(*testing.T)) (ok bool) {
+	return s.t.Run(name, func(t *testing.T) {
+		outer := s.t
+		s.t = t
+		defer func() { s.t = outer }()
+		test(t)
+	})
 }
 
 // point makes an access point of a directory, and a server with that root.
@@ -389,6 +394,9 @@ func (s *efsSite) testNoMetadata(t *testing.T) {
 func (s *efsSite) testSecrets(t *testing.T) {
 	const words = "secret-of-\\|token-of-"
 	data := s.data()
+	if out := run(t, s.h, "for p in $(pidof docker-volume-efs); do tr '\\0' '\\n' </proc/$p/environ; done"); !strings.Contains(out, "EFS_FILESYSTEM="+s.id) || strings.Contains(out, "secret-of-") {
+		t.Errorf("the environment of the plugin's processes: %s", out)
+	}
 	out := run(t, s.h, "grep -rl '"+words+"' "+data+" 2>/dev/null | grep -v volumes/; grep -c '"+words+"' /run/dockerd.log; docker volume ls -q | xargs -r docker volume inspect | grep '"+words+"'; true")
 	if strings.TrimSpace(out) != "0" {
 		t.Errorf("secrets are in: %s", out)
