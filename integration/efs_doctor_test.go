@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/doctor"
 )
@@ -107,11 +108,15 @@ func (s *efsSite) testDoctor(t *testing.T) {
 		s.wantFinding(report, "plugin", doctor.Failed, "does not answer", "docker plugin enable")
 		s.wantFinding(report, "kernel NFS", doctor.OK)
 	})
-	run(t, s.h, "docker volume rm examined")
+	s.eventually(30*time.Second, "the volume is removed", func() bool {
+		return strings.TrimSpace(run(t, s.h, "docker volume rm examined 2>&1 || true")) == "examined"
+	})
 }
 
 // testArchive looks for what only the host and AWS may know in what an operator gives away.
 func (s *efsSite) testArchive(t *testing.T) {
+	run(t, s.h, "docker run -d --name examined --network none -v examined:/data busybox sleep 1h")
+	defer run(t, s.h, "docker rm -f examined")
 	if _, status := s.doctor("--bundle /root/report.tar.gz"); status != "0" {
 		t.Fatalf("exit status %s", status)
 	}

@@ -64,7 +64,7 @@ func (z *zones) engine(config string) {
 func (z *zones) testUpgrade() {
 	next := z.registry() + "/" + zonesPlugin + ":2"
 	z.engine(fmt.Sprintf(`{"insecure-registries": [%q]}`, lab.Addresses(58)[0].String()+":5000"))
-	run(z.t, z.h, `rm -rf /root/next && cp -a /root/plugin /root/next && sed -i 's/"description": "Volumes/"description": "Newer volumes/' /root/next/config.json && `+
+	run(z.t, z.h, `rm -rf /root/next && cp -a /root/plugin /root/next && sed -i 's/"description": "Volumes/"description": "Newer volumes/' /root/next/config.json && echo 2 >/root/next/rootfs/build && `+
 		"docker plugin create "+next+" /root/next && docker plugin push "+next+" >/dev/null && docker plugin rm "+next)
 	w := z.write(zonesWriter+20*time.Second, func() {
 		run(z.t, z.h, "docker plugin disable -f "+zonesPlugin+" && docker plugin upgrade --grant-all-permissions --skip-remote-check "+zonesPlugin+" "+next+

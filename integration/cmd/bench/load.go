@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 const (
@@ -30,7 +31,6 @@ var fioJobs = []struct{ name, options string }{ //nolint:gochecknoglobals // a t
 // direct one after it was steered to another zone.
 func (b *bench) loads() error {
 	z := zones{b}
-	b.results.loads = map[string]map[string][]float64{}
 	for round := range loadRounds {
 		ways := []string{wayDirect, wayRelay}
 		if round%2 == 1 {
@@ -59,22 +59,56 @@ func (z zones) load(volume, way string) error {
 		if err != nil {
 			return fmt.Errorf("fio, %s, %s: %w", job.name, way, err)
 		}
-		z.results.add("fio "+job.name+", MiB/s", way, rate)
+		z.results.loads.add("fio "+job.name+", MiB/s", way, rate)
 	}
 	rate, err := z.pgbench(volume)
 	if err != nil {
 		return fmt.Errorf("pgbench, %s: %w", way, err)
 	}
-	z.results.add("pgbench, transactions/s", way, rate)
+	z.results.loads.add("pgbench, transactions/s", way, rate)
 	return nil
 }
 
-func (r *results) add(what, way string, value float64) {
-	if r.loads[what] == nil {
-		r.loads[what] = map[string][]float64{}
-		r.loadNames = append(r.loadNames, what)
+// loadResults are rates, by what was measured and by the way to the file system.
+type loadResults struct {
+	rates map[string]map[string][]float64
+	names []string // in order
+}
+
+func (l *loadResults) add(what, way string, value float64) {
+	if l.rates == nil {
+		l.rates = map[string]map[string][]float64{}
 	}
-	r.loads[what][way] = append(r.loads[what][way], value)
+	if l.rates[what] == nil {
+		l.rates[what] = map[string][]float64{}
+		l.names = append(l.names, what)
+	}
+	l.rates[what][way] = append(l.rates[what][way], value)
+}
+
+// table shows the medians, and how much each way has of the first one's.
+func (l *loadResults) table(p *strings.Builder, title, text string, ways ...string) {
+	fmt.Fprintf(p, "### %s\n\n%s\n\n| what | %s |", title, text, strings.Join(ways, " | "))
+	for _, way := range ways[1:] {
+		fmt.Fprintf(p, " %s, against %s |", way, ways[0])
+	}
+	fmt.Fprintf(p, "\n|%s\n", strings.Repeat("---|", 2*len(ways)))
+	for _, what := range l.names {
+		fmt.Fprintf(p, "| %s |", what)
+		for _, way := range ways {
+			fmt.Fprintf(p, " %.2f |", median(l.rates[what][way]))
+		}
+		for _, way := range ways[1:] {
+			fmt.Fprintf(p, " %.2f |", median(l.rates[what][way])/median(l.rates[what][ways[0]]))
+		}
+		fmt.Fprintln(p)
+	}
+	fmt.Fprintln(p)
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[len(sorted)/2]
 }
 
 func (z zones) fio(way, options string) (mibPerSecond float64, err error) {

@@ -25,11 +25,12 @@ const (
 	hostbench = "build/lab/hostbench"
 	remote    = "/root/hostbench"
 
-	// The parts that can be measured alone: the data path, mounts and queries, and what
-	// zones cost.
+	// The parts that can be measured alone: the data path, mounts and queries, what
+	// zones cost, and what EFS's TLS and IAM cost.
 	partRelays = "relays"
 	partMounts = "mounts"
 	partZones  = "zones"
+	partEFS    = "efs"
 
 	// manyVolumes is the number of the targets for List and Get.
 	manyVolumes = 10000
@@ -44,10 +45,10 @@ func main() {
 
 func run() error {
 	out := flag.String("o", "docs/benchmarks.md", "the page to write")
-	only := flag.String("only", "", "measure a part: relays, mounts, zones; the page then has nothing else")
+	only := flag.String("only", "", "measure a part: relays, mounts, zones, efs; the page then has nothing else")
 	flag.Parse()
-	if !slices.Contains([]string{"", partRelays, partMounts, partZones}, *only) {
-		return fmt.Errorf("-only %s: no such part, write relays, mounts or zones", *only)
+	if !slices.Contains([]string{"", partRelays, partMounts, partZones, partEFS}, *only) {
+		return fmt.Errorf("-only %s: no such part, write relays, mounts, zones or efs", *only)
 	}
 	prepare := func(ctx context.Context) error {
 		if err := lab.Prepare(ctx, lab.Suites()[0], os.Stderr); err != nil {
@@ -78,14 +79,24 @@ func run() error {
 			return err
 		}
 	}
+	if *only == "" || *only == partEFS {
+		if all.efs.micro, err = measureEFS(ctx); err != nil {
+			return err
+		}
+	}
 	if *only == partRelays {
 		return all.write(*out)
 	}
+	files, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(files)
 	l, err := lab.Start(ctx, lab.Options{Hosts: []string{"host-a"}, Log: os.Stderr})
 	if err != nil {
 		return err
 	}
-	b := &bench{ctx: ctx, lab: l, host: l.Host("host-a"), peers: peers, results: all}
+	b := &bench{ctx: ctx, lab: l, host: l.Host("host-a"), peers: peers, files: files, results: all}
 	if err := b.measureHost(*only); err != nil {
 		return errors.Join(err, l.Close())
 	}
@@ -110,8 +121,12 @@ type bench struct {
 	ctx     context.Context //nolint:containedctx // a run is one call's
 	lab     *lab.Lab
 	host    *lab.Host
-	peers   string // directory of the tree with HAProxy and fio
+	peers   string // directory of the tree with HAProxy, stunnel and fio
+	files   string // directory that goes with the run
 	results results
+
+	peersThere bool   // the host has the image
+	efsTarget  string // address of the mount target that speaks TLS
 }
 
 // results are all measurements, by measurement and peer; milliseconds.
@@ -123,9 +138,9 @@ type results struct {
 	idleMiB, idleManyMiB, rootfsMiB      float64
 	furtherRounds, firstRounds, launches int
 	relays                               relayReport
-	loads                                map[string]map[string][]float64 // by what and way
-	loadNames                            []string                        // in order
+	loads                                loadResults
 	stalls                               []stall
+	efs                                  efsResults
 }
 
 // measureHost measures on a test host: all, or one part.
@@ -144,6 +159,9 @@ func (b *bench) measureHost(only string) error {
 		{partZones, "bring HAProxy, fio and a plugin with three zones", b.prepareZones},
 		{partZones, "fio and pgbench", b.loads},
 		{partZones, "stalls", b.stalls},
+		{partEFS, "a mount target that speaks TLS", b.prepareEFS},
+		{partEFS, "mounts by TLS", b.protected},
+		{partEFS, "fio by TLS", b.protectedLoads},
 	} {
 		if only != "" && step.part != "" && step.part != only {
 			continue
@@ -192,7 +210,10 @@ func sizeOf(dir string) (mib float64, err error) {
 
 // measure runs one of hostbench's measurements.
 func (b *bench) measure(into any, name, flags string) error {
-	line := fmt.Sprintf("%s -program %s -server %s %s %s", remote, bundle.Program, b.lab.Server.Addr("a"), flags, name)
+	return b.measureLine(into, fmt.Sprintf("%s -program %s -server %s %s %s", remote, bundle.Program, b.lab.Server.Addr("a"), flags, name))
+}
+
+func (b *bench) measureLine(into any, line string) error {
 	out, err := b.host.Run(b.ctx, line)
 	if err != nil {
 		return err

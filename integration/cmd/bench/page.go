@@ -27,13 +27,17 @@ machine is slow and shared, so the ratios count and not the times. Peers take tu
 	if r.relays.Plain != nil {
 		r.relayPage(&p)
 	}
-	if r.loads != nil {
-		r.loadTable(&p)
+	if r.loads.rates != nil {
+		r.loads.table(&p, fmt.Sprintf("fio and pgbench on a test host (medians of %d rounds)", loadRounds),
+			"The targets: relay at least 0.9 of direct, steered as much as direct.", wayDirect, wayRelay, waySteered)
 		r.stallTable(&p)
+	}
+	if r.efs.micro != nil || r.efs.mounts != nil {
+		r.efsPage(&p)
 	}
 	fmt.Fprintf(&p, `## Options
 
-%[1]smake bench RUN=relays%[1]s (or %[1]smounts%[1]s, %[1]szones%[1]s) measures one part and leaves this page alone; the result is %[1]sbuild/benchmarks.md%[1]s.
+%[1]smake bench RUN=relays%[1]s (or %[1]smounts%[1]s, %[1]szones%[1]s, %[1]sefs%[1]s) measures one part and leaves this page alone; the result is %[1]sbuild/benchmarks.md%[1]s.
 
 ## Examples
 

@@ -107,23 +107,6 @@ func (r results) crowdTable(p *strings.Builder) {
 	fmt.Fprintf(p, "\nTarget: 1,000 under 30 MB.\n\n")
 }
 
-func (r results) loadTable(p *strings.Builder) {
-	ways := []string{wayDirect, wayRelay, waySteered}
-	fmt.Fprintf(p, "### fio and pgbench on a test host (medians of %d rounds)\n\n| what | direct | relay | direct, steered to another zone | relay to direct, target 0.9 | steered to direct, target 1 |\n"+
-		"|---|---|---|---|---|---|\n", loadRounds)
-	for _, what := range r.loadNames {
-		fmt.Fprintf(p, "| %s |", what)
-		medians := map[string]float64{}
-		for _, way := range ways {
-			sorted := slices.Sorted(slices.Values(r.loads[what][way]))
-			medians[way] = sorted[len(sorted)/2]
-			fmt.Fprintf(p, " %.2f |", medians[way])
-		}
-		fmt.Fprintf(p, " %.2f | %.2f |\n", medians[wayRelay]/medians[wayDirect], medians[waySteered]/medians[wayDirect])
-	}
-	fmt.Fprintln(p)
-}
-
 func (r results) stallTable(p *strings.Builder) {
 	fmt.Fprintf(p, "### Longest stall of a writer that syncs in a loop and holds a lock (seconds, on a test host)\n\nAll of %d runs, shortest first; HAProxy "+
 		"in its usual configuration, once, watched for %.0f s. No writer saw an error.\n\n| what happens | relay | direct, steered | HAProxy | target |\n|---|---|---|---|---|\n",

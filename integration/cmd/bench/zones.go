@@ -79,8 +79,11 @@ unshare --uts sh -c 'hostname bench-haproxy && mount -t nfs4 -o vers=4.1,port=20
 	return err
 }
 
-// bringPeers makes the image "peers" of the tree with HAProxy and fio.
+// bringPeers makes the image "peers" of the tree with HAProxy, stunnel and fio, if it is not there.
 func (b *bench) bringPeers() error {
+	if b.peersThere {
+		return nil
+	}
 	archive, err := exec.CommandContext(b.ctx, "tar", "-C", b.peers, "--exclude=./dev/*", "--exclude=./usr/share/*", "-cf", "-", ".").Output()
 	if err != nil {
 		return fmt.Errorf("pack the peers' tree: %w", err)
@@ -89,6 +92,7 @@ func (b *bench) bringPeers() error {
 		return err
 	}
 	_, err = b.host.Run(b.ctx, "docker import - peers </root/peers.tar && rm /root/peers.tar")
+	b.peersThere = err == nil
 	return err
 }
 

@@ -25,6 +25,8 @@ type config struct {
 	other   string // address of a server that is in use by nobody
 	volumes int    // that the list is measured with
 	rounds  int
+
+	authority string // file of the certificate that a mount target's is signed with
 }
 
 func run() error {
@@ -33,10 +35,12 @@ func run() error {
 	flag.StringVar(&c.server, "server", "", "address of the NFS server")
 	flag.StringVar(&c.other, "other", "", "address of a second NFS server")
 	flag.IntVar(&c.volumes, "volumes", 0, "number of volumes that exist")
+	flag.StringVar(&c.authority, "authority", "", "certificate of a mount target's authority")
 	flag.IntVar(&c.rounds, "rounds", 100, "how often each thing is measured")
 	flag.Parse()
 	measurements := map[string]func(config) (any, error){
 		"further": further, "first": first, "engine": engine, "queries": queries, "start": start, "parallel": parallel, "memory": memory,
+		"protected": protected,
 	}
 	measure := measurements[flag.Arg(0)]
 	if measure == nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -28,13 +29,13 @@ type service struct {
 }
 
 // serve starts the plugin and waits until it listens; it returns how long that took
-// from the start of the process.
-func serve(c config, fileSystem string) (*service, time.Duration, error) {
+// from the start of the process. Further settings are NAME=value.
+func serve(c config, fileSystem string, settings ...string) (*service, time.Duration, error) {
 	if err := os.MkdirAll(dataDir, 0o755); err != nil {
 		return nil, 0, err
 	}
 	s := &service{command: exec.Command(c.program, "serve", "--socket", socket, "--data", dataDir)}
-	s.command.Env = append(os.Environ(), "EFS_FILESYSTEM="+fileSystem, "EFS_LOG_LEVEL=error")
+	s.command.Env = slices.Concat(os.Environ(), []string{"EFS_FILESYSTEM=" + fileSystem, "EFS_LOG_LEVEL=error"}, settings)
 	s.command.Stdout, s.command.Stderr = os.Stderr, os.Stderr
 	s.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
