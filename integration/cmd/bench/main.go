@@ -138,6 +138,7 @@ type results struct {
 	idleMiB, idleManyMiB, rootfsMiB      float64
 	furtherRounds, firstRounds, launches int
 	relays                               relayReport
+	crowd                                relayCrowd // on the host
 	loads                                loadResults
 	stalls                               []stall
 	efs                                  efsResults
@@ -156,6 +157,7 @@ func (b *bench) measureHost(only string) error {
 		{partMounts, "memory of an idle plugin", func() error { return b.memory(&b.results.idleMiB) }},
 		{partMounts, "10,000 volumes", b.many},
 		{partMounts, "mounts through Docker", b.through},
+		{partZones, "the relay with 5,000 connections", b.crowd},
 		{partZones, "bring HAProxy, fio and a plugin with three zones", b.prepareZones},
 		{partZones, "fio and pgbench", b.loads},
 		{partZones, "stalls", b.stalls},

@@ -27,6 +27,10 @@ machine is slow and shared, so the ratios count and not the times. Peers take tu
 	if r.relays.Plain != nil {
 		r.relayPage(&p)
 	}
+	if r.crowd.Peer != "" {
+		fmt.Fprint(&p, "### Idle connections on a test host\n\nAs above, in emulation; the limit of open files has room for more there.\n\n")
+		crowdRows(&p, []relayCrowd{r.crowd})
+	}
 	if r.loads.rates != nil {
 		r.loads.table(&p, fmt.Sprintf("fio and pgbench on a test host (medians of %d rounds)", loadRounds),
 			"The targets: relay at least 0.9 of direct, steered as much as direct.", wayDirect, wayRelay, waySteered)

@@ -73,6 +73,7 @@ func run() error {
 	flag.StringVar(&b.peers, "peers", "", "directory of a Debian tree with the peers' programs")
 	flag.IntVar(&b.rounds, "rounds", 9, "how often each peer has its turn")
 	flag.DurationVar(&b.lasts, "for", time.Second, "how long a turn of one measurement lasts")
+	alone := flag.Bool("crowd", false, "only measure the relay with many connections; needs no peers")
 	flag.Parse()
 	if *serve {
 		return runServer()
@@ -92,6 +93,13 @@ func run() error {
 		return err
 	}
 	defer group{server}.stop()
+	if *alone {
+		crowd, err := b.crowd(plainPeers()[0])
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(Report{Crowds: []Crowd{crowd}})
+	}
 	var report Report
 	if report.Plain, err = b.measure(plainPeers()); err != nil {
 		return err
