@@ -14,9 +14,17 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/docker-volume-efs/docker-volume-efs/proxy/doctor"
 )
+
+// finding and report are what doctor prints as JSON.
+type finding struct {
+	Check, Outcome, Found, Why, Do string
+}
+
+type report struct {
+	Healthy  bool
+	Findings []finding
+}
 
 // doctor runs the command on the host, as an operator does.
 func (s *efsSite) doctor(args string) (text string, status string) {
@@ -28,21 +36,21 @@ func (s *efsSite) doctor(args string) (text string, status string) {
 }
 
 // findings are what doctor says to programs.
-func (s *efsSite) findings(wantStatus string) doctor.Report {
+func (s *efsSite) findings(wantStatus string) report {
 	s.t.Helper()
 	text, status := s.doctor("--json")
-	var report doctor.Report
-	if err := json.Unmarshal([]byte(text), &report); err != nil || status != wantStatus {
+	var r report
+	if err := json.Unmarshal([]byte(text), &r); err != nil || status != wantStatus || r.Healthy != (status == "0") {
 		s.t.Fatalf("exit status %s, want %s, %v: %s", status, wantStatus, err, text)
 	}
-	return report
+	return r
 }
 
 // wantFinding looks for a check that ended so and says that.
-func (s *efsSite) wantFinding(report doctor.Report, check string, outcome doctor.Outcome, says ...string) {
+func (s *efsSite) wantFinding(r report, check string, outcome string, says ...string) {
 	s.t.Helper()
-	var seen []doctor.Finding
-	for _, f := range report.Findings {
+	var seen []finding
+	for _, f := range r.Findings {
 		text := strings.Join([]string{f.Found, f.Why, f.Do}, " ")
 		if f.Check != check {
 			continue
@@ -59,14 +67,14 @@ func (s *efsSite) testDoctor(t *testing.T) {
 	s.set("EFS_IAM=on", "EFS_TLS=on")
 	s.mustCreate("examined")
 	s.part("all is well", func(t *testing.T) {
-		report := s.findings("0")
+		r := s.findings("0")
 		for _, check := range []string{
 			"plugin", "settings", "kernel NFS", "region and zone", "mount targets", "DNS", "port", "TLS", "identity", "access", "catalogue", "clock", "write test", "latency",
 		} {
-			s.wantFinding(report, check, doctor.OK)
+			s.wantFinding(r, check, "ok")
 		}
-		s.wantFinding(report, "identity", doctor.OK, "arn:aws:sts::")
-		s.wantFinding(report, "region and zone", doctor.OK, awsRegion+"b")
+		s.wantFinding(r, "identity", "ok", "arn:aws:sts::")
+		s.wantFinding(r, "region and zone", "ok", awsRegion+"b")
 		if text, status := s.doctor(""); status != "0" || strings.Contains(text, "FAIL") || !strings.Contains(text, "write test") {
 			t.Errorf("exit status %s: %s", status, text)
 		}
@@ -75,22 +83,22 @@ func (s *efsSite) testDoctor(t *testing.T) {
 		name         string
 		change, back func()
 		check        string
-		outcome      doctor.Outcome
+		outcome      string
 		says         []string
 	}{
-		{"no mount target listens", s.front.Stop, s.startFrontAgain, "port", doctor.Failed, []string{"refused", "2049"}},
+		{"no mount target listens", s.front.Stop, s.startFrontAgain, "port", "failed", []string{"refused", "2049"}},
 		{
 			"an identity that the policy does not let in", func() { s.rules(efsRules{Denied: []string{"ASIA"}, AccessPoints: s.points}); s.set("EFS_IAM=on") },
-			func() { s.rules(efsRules{AccessPoints: s.points}) }, "access", doctor.Failed,
+			func() { s.rules(efsRules{AccessPoints: s.points}) }, "access", "failed",
 			[]string{"access denied to arn:aws:sts::", "elasticfilesystem:ClientMount", "elasticfilesystem:ClientWrite", "elasticfilesystem:ClientRootAccess", s.id},
 		},
 		{
-			"a clock ten minutes ahead", func() { run(s.t, s.h, "date -s '+10 min'") }, func() { run(s.t, s.h, "date -s '-10 min'") }, "clock", doctor.Failed,
+			"a clock ten minutes ahead", func() { run(s.t, s.h, "date -s '+10 min'") }, func() { run(s.t, s.h, "date -s '-10 min'") }, "clock", "failed",
 			[]string{"ahead of AWS's", "chrony"},
 		},
 		{
 			"metadata that hangs", func() { s.write("metadata/hang", ""); s.set("EFS_IAM=on") },
-			func() { _ = os.Remove(filepath.Join(s.dir, "metadata/hang")) }, "identity", doctor.Failed, nil,
+			func() { _ = os.Remove(filepath.Join(s.dir, "metadata/hang")) }, "identity", "failed", nil,
 		},
 	} {
 		s.part(row.name, func(*testing.T) {
@@ -104,9 +112,9 @@ func (s *efsSite) testDoctor(t *testing.T) {
 	s.part("the plugin is not enabled", func(t *testing.T) {
 		run(t, s.h, "docker plugin disable -f "+efsPlugin)
 		defer run(t, s.h, "docker plugin enable "+efsPlugin)
-		report := s.findings("1")
-		s.wantFinding(report, "plugin", doctor.Failed, "does not answer", "docker plugin enable")
-		s.wantFinding(report, "kernel NFS", doctor.OK)
+		r := s.findings("1")
+		s.wantFinding(r, "plugin", "failed", "does not answer", "docker plugin enable")
+		s.wantFinding(r, "kernel NFS", "ok")
 	})
 	s.eventually(30*time.Second, "the volume is removed", func() bool {
 		return strings.TrimSpace(run(t, s.h, "docker volume rm examined 2>&1 || true")) == "examined"
