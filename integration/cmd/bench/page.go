@@ -16,7 +16,7 @@ Benchmarks: what a mount, a query and a start cost, beside the peers in the same
 
 ## Description
 
-Written by %[1]smake bench%[1]s on a test host: Linux %s, Docker Engine %s, two processors in software emulation, nfs-ganesha as server. The
+Written by %[1]smake bench%[1]s on a test host: Linux %s, Docker Engine %s, one processor in software emulation, nfs-ganesha as server. The
 machine is slow and shared, so the ratios count and not the times. Peers take turns with the plugin, round by round. Milliseconds.
 
 `, "`", r.kernel, r.engine)
