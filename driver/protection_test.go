@@ -1,6 +1,7 @@
 package driver_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -49,7 +50,9 @@ type aws struct {
 	dns     []proxy.Target // none: names lead nowhere
 	ahead   time.Duration
 	noClock error
-	hangs   bool // all questions of Doctor take until their context ends
+	given   int   // how often credentials were asked for
+	denied  error // why there are none
+	hangs   bool  // all questions of Doctor take until their context ends
 }
 
 var _ driver.Cloud = (*aws)(nil)
@@ -98,7 +101,8 @@ func (a *aws) Targets(context.Context, cloud.FileSystem) (cloud.Told, error) {
 func (a *aws) Credentials(_ context.Context, role string) (efs.Credentials, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return efs.Credentials{AccessKeyID: "AKID" + role, SecretAccessKey: someSecret}, a.down
+	a.given++
+	return efs.Credentials{AccessKeyID: "AKID" + role, SecretAccessKey: someSecret}, cmp.Or(a.down, a.denied)
 }
 
 func (a *aws) AccessPoint(_ context.Context, _ cloud.FileSystem, _, id string) (cloud.AccessPoint, error) {
@@ -416,4 +420,28 @@ func TestOneVolumesIdentityEndsNoFailover(t *testing.T) {
 			t.Fatalf("it is in zone %v still", h.status("good")["zone"])
 		}
 	}
+}
+
+// A volume in use whose role may not be assumed any more is looked after in the background;
+// that must not ask AWS STS at each look.
+func TestRefusedIdentityIsLeftAlone(t *testing.T) {
+	e := newEFSHost(t, func(o *driver.Options) { o.Check = 5 * time.Millisecond })
+	e.create("role", "role=arn:aws:iam::123456789012:role/x")
+	e.mount("role", "1")
+	e.stop()
+	before := 0
+	e.set(func() {
+		e.denied, before = errors.New("AccessDenied: not authorized to perform: sts:AssumeRole"), e.given
+	})
+	e.start()
+	time.Sleep(300 * time.Millisecond)
+	asked := 0
+	e.set(func() { asked = e.given - before })
+	if asked != 1 {
+		t.Errorf("credentials were asked for %d times, want once", asked)
+	}
+	err := e.Mount(t.Context(), "role", "2", func(string) error { return nil })
+	wantKind(t, err, driver.Failed, "AccessDenied")
+	e.set(func() { e.denied = nil })
+	e.mount("role", "2")
 }

@@ -29,6 +29,7 @@ type transport struct {
 
 	mu      sync.Mutex // guards the following fields; never held over a mount
 	attempt *attempt
+	refused time.Time // when this identity was refused, if that was how the latest attempt ended
 }
 
 // attempt is one try to mount. A mount cannot be taken back, so whoever comes
@@ -213,8 +214,12 @@ func (t *transport) try(current *attempt) {
 	}
 	t.mu.Lock()
 	current.session, current.err = session, err
+	t.refused = time.Time{}
 	if err != nil {
 		t.attempt = nil
+		if ofOneIdentity(err) {
+			t.refused = time.Now()
+		}
 	}
 	t.mu.Unlock()
 	close(current.done)
@@ -226,6 +231,16 @@ func (t *transport) try(current *attempt) {
 // ofOneIdentity tells whether an error is one of who asked, and not of the file system.
 func ofOneIdentity(err error) bool {
 	return errors.Is(err, proxy.ErrIdentity) || errors.Is(err, proxy.ErrRefused) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM)
+}
+
+// refusalPause is how long nothing is tried in the background after a refusal: whoever changes a
+// policy or a role takes minutes, and AWS STS would be asked each time. Calls of Docker's try.
+const refusalPause = 5 * time.Minute
+
+func (t *transport) refusedLately() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.refused.IsZero() && time.Since(t.refused) < refusalPause
 }
 
 // reset gives a session up, so that the next call mounts anew. Volumes that

@@ -256,7 +256,11 @@ func (d *Driver) checkMounts(ctx context.Context, f *fileSystem) {
 // checkMount compares a volume's directory with what is mounted here; known is
 // false if the file system did not say.
 func (d *Driver) checkMount(ctx context.Context, f *fileSystem, record catalog.Record) (trouble string, known bool) {
-	dir, s, err := f.transportOf(record).openDir(ctx, pathOn(record))
+	t := f.transportOf(record)
+	if t.refusedLately() {
+		return "", false
+	}
+	dir, s, err := t.openDir(ctx, pathOn(record))
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Sprintf("its directory %s is gone from the file system: restore it there", record.Path), true
 	}
