@@ -218,6 +218,18 @@ func TestAnotherHostIsFasterThanAWS(t *testing.T) {
 	})
 	t.Run("to remove the volume", func(t *testing.T) {
 		e, err := slow(t, func(_ *efsHost, b *testHost) { b.remove("web") })
+		if err != nil || !exists(t, filepath.Join(e.export, ".docker-volume-efs/volumes/web.json")) || !exists(t, filepath.Join(e.export, "web")) || len(e.accessPoints()) != 1 {
+			t.Errorf("it was not made anew: %v; access points %v", err, e.accessPoints())
+		}
+	})
+	t.Run("to remove the volume each time", func(t *testing.T) {
+		e := newEFSHost(t)
+		b := newHost(t, "", func(o *driver.Options) {
+			*o = e.options
+			o.Data = t.TempDir()
+		})
+		e.set(func() { e.creating = func() { b.remove("web") } })
+		err := e.Create(t.Context(), "web", opts("accesspoint=create"))
 		wantKind(t, err, driver.Conflict, "removed it meanwhile")
 		if exists(t, filepath.Join(e.export, ".docker-volume-efs/volumes/web.json")) || exists(t, filepath.Join(e.export, "web")) || len(e.accessPoints()) > 0 {
 			t.Errorf("it is back, or half of it; access points %v", e.accessPoints())

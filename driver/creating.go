@@ -110,9 +110,22 @@ func (d *Driver) sameCatalog(ctx context.Context, asked, at filesystem.Spec) err
 		at, asked)}
 }
 
+// createAttempts is how often a Create begins anew because another host removed the volume while
+// it was being made. Somebody who removes it each time means it.
+const createAttempts = 3
+
 // create agrees with all hosts on the record, makes the directory, and keeps
 // what is known.
-func (f *fileSystem) create(ctx context.Context, name string, w wanted) error {
+func (f *fileSystem) create(ctx context.Context, name string, w wanted) (err error) {
+	for range createAttempts {
+		if err = f.createOnce(ctx, name, w); !errors.Is(err, errRemovedMeanwhile) || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
+}
+
+func (f *fileSystem) createOnce(ctx context.Context, name string, w wanted) error {
 	location := f.spec.String()
 	type agreed struct {
 		record  catalog.Record
@@ -330,6 +343,8 @@ const (
 	asidePause = 5 * time.Millisecond
 )
 
+var errRemovedMeanwhile = conflict{errors.New("another host has removed it meanwhile: try again")}
+
 // stillThere returns a volume's record as it is now, if it is still the same volume's.
 func stillThere(ctx context.Context, c *catalog.Catalog, record catalog.Record) (catalog.Record, error) {
 	now, err := c.Lookup(record.Name)
@@ -339,7 +354,7 @@ func stillThere(ctx context.Context, c *catalog.Catalog, record catalog.Record) 
 		now, err = c.Lookup(record.Name)
 	}
 	if errors.Is(err, catalog.ErrNotFound) || err == nil && (now.State == catalog.Removing || !now.Same(record)) {
-		return record, conflict{errors.New("another host has removed it meanwhile: try again")}
+		return record, errRemovedMeanwhile
 	}
 	return now, err
 }

@@ -96,6 +96,7 @@ func TestBadDayTwoHostsRace(t *testing.T) {
 	allowed := []string{
 		"no such volume", "it is being removed", "is gone", "another host may have removed it",
 		"finish its removal first", // both hosts finish one removal
+		"removed it meanwhile",     // by a Mount of a volume half made; a Create begins anew
 	}
 	var (
 		mu      sync.Mutex
