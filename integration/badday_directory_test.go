@@ -178,8 +178,8 @@ EXPORT { Export_Id = 1; Path = /bare/disk/export; Pseudo = /disk; Access_Type = 
 	p.mustMount("web", "1")
 	p.holds("web", "")
 	got := run(t, b, fmt.Sprintf(`mount -t nfs4 -o vers=4.1 10.77.0.102:/disk /bare/nfs && cd /bare/nfs/%s || exit
-		old=$(stat -c %%i web); rm -r web; mkdir new
-		for i in $(seq 100); do mkdir new/$i; [ $(stat -c %%i new/$i) = $old ] && { mv new/$i web; echo new >web/held; break; }; done
+		mkdir new; old=$(stat -c %%i web); rm -r web
+		for i in $(seq 1000); do mkdir new/$i; [ $(stat -c %%i new/$i) = $old ] && { mv new/$i web; echo new >web/held; break; }; done
 		rm -r new; [ -e web ] && echo same; cd /; umount /bare/nfs`, name))
 	if got != "same" {
 		t.Fatalf("no new directory got the old one's inode: %s", got)
