@@ -83,8 +83,10 @@ func (b *bench) protectedLoads() error {
 	if err := b.bringPeers(); err != nil {
 		return err
 	}
+	if err := b.createPlugin(efsPlugin); err != nil {
+		return err
+	}
 	_, err := b.host.Run(b.ctx, fmt.Sprintf(`set -e
-docker plugin create %[1]s /root/plugin
 docker plugin set %[1]s EFS_FILESYSTEM=%[2]s EFS_TARGETS=a=%[3]s EFS_ZONE=a EFS_ROOT=/loads EFS_CA_FILE=/mnt/efs/ca.pem AWS_REGION=eu-west-1 \
 	AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY
 d=/var/lib/docker/plugins/$(docker plugin inspect -f '{{.Id}}' %[1]s)/propagated-mount

@@ -66,8 +66,10 @@ func (b *bench) prepareZones() error {
 	if err := b.bringPeers(); err != nil {
 		return err
 	}
+	if err := b.createPlugin(zonesPlugin); err != nil {
+		return err
+	}
 	_, err := b.host.Run(b.ctx, fmt.Sprintf(`set -e
-docker plugin create %[1]s /root/plugin
 docker plugin set %[1]s EFS_FILESYSTEM=nfs://%[2]s/export EFS_ROOT=/zones EFS_TARGETS=%[3]s EFS_ZONE=a
 docker plugin enable %[1]s
 docker volume create -d %[1]s -o via=relay relay
@@ -76,6 +78,13 @@ docker run -d --name haproxy --network host -v /root/haproxy.cfg:/haproxy.cfg:ro
 mkdir -p /run/haproxy-nfs
 unshare --uts sh -c 'hostname bench-haproxy && mount -t nfs4 -o vers=4.1,port=2050,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport 127.0.0.1:/export /run/haproxy-nfs'`,
 		zonesPlugin, server.Addr("a"), strings.Join(targets, ",")))
+	return err
+}
+
+// createPlugin creates a further plugin. Its content differs by a file: the Engine refuses to
+// create a plugin whose root file system another one has ("already exists").
+func (b *bench) createPlugin(name string) error {
+	_, err := b.host.Run(b.ctx, fmt.Sprintf("rm -rf /root/%[1]s && cp -a /root/plugin /root/%[1]s && echo %[1]s >/root/%[1]s/rootfs/build && docker plugin create %[1]s /root/%[1]s", name))
 	return err
 }
 
