@@ -175,11 +175,12 @@ func (z *zones) write(lasts time.Duration, happen func()) written {
 // writer is write with the writer's own arguments.
 func (z *zones) writer(lasts time.Duration, args string, happen func()) written {
 	z.t.Helper()
-	run(z.t, z.h, fmt.Sprintf("docker rm -f writer >/dev/null 2>&1; docker run -d --name writer --network none -v %s:/data -v /root/writer:/writer:ro --entrypoint /writer busybox -for %s %s",
-		zonesVolume, lasts, args))
+	// Without a name: an Engine that was killed with live-restore keeps a name's place in the network.
+	container := strings.TrimSpace(run(z.t, z.h, fmt.Sprintf("docker run -d --network none -v %s:/data -v /root/writer:/writer:ro --entrypoint /writer busybox -for %s %s",
+		zonesVolume, lasts, args)))
 	time.Sleep(min(lasts, zonesBegin))
 	happen()
-	out := run(z.t, z.h, "docker wait writer >/dev/null; docker logs writer; docker rm writer >/dev/null")
+	out := run(z.t, z.h, "docker wait "+container+" >/dev/null; docker logs "+container+"; docker rm "+container+" >/dev/null")
 	var w written
 	if err := json.Unmarshal([]byte(out), &w); err != nil {
 		z.t.Fatalf("the writer says %q: %v", out, err)
