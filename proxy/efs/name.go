@@ -38,38 +38,32 @@ func RegionOf(name string) string {
 	return region
 }
 
-// DNSSuffix is the DNS suffix of a region's partition, as in the configuration
-// of AWS's own mount helper.
-func DNSSuffix(region string) string {
-	for _, partition := range []struct{ prefix, suffix string }{
-		{"cn-", "amazonaws.com.cn"},
-		{"eusc-", "amazonaws.eu"},
-		{"us-isob-", "sc2s.sgov.gov"},
-		{"us-isof-", "csp.hci.ic.gov"},
-		{"us-iso-", "c2s.ic.gov"},
-		{"eu-isoe-", "cloud.adc-e.uk"},
-	} {
-		if strings.HasPrefix(region, partition.prefix) {
-			return partition.suffix
-		}
-	}
-	return "amazonaws.com"
+// partition is one of AWS's, of which an account in another knows nothing.
+type partition struct {
+	prefix string // of its regions' names
+	name   string // in ARNs
+	suffix string // in DNS, as in the configuration of AWS's own mount helper
 }
 
-// Partition is the partition of a region in ARNs.
-func Partition(region string) string {
-	for _, partition := range []struct{ prefix, name string }{
-		{"cn-", "aws-cn"},
-		{"us-gov-", "aws-us-gov"},
-		{"eusc-", "aws-eusc"},
-		{"us-isob-", "aws-iso-b"},
-		{"us-isof-", "aws-iso-f"},
-		{"us-iso-", "aws-iso"},
-		{"eu-isoe-", "aws-iso-e"},
+func partitionOf(region string) partition {
+	for _, p := range []partition{
+		{"cn-", "aws-cn", "amazonaws.com.cn"},
+		{"us-gov-", "aws-us-gov", "amazonaws.com"},
+		{"eusc-", "aws-eusc", "amazonaws.eu"},
+		{"us-isob-", "aws-iso-b", "sc2s.sgov.gov"},
+		{"us-isof-", "aws-iso-f", "csp.hci.ic.gov"},
+		{"us-iso-", "aws-iso", "c2s.ic.gov"},
+		{"eu-isoe-", "aws-iso-e", "cloud.adc-e.uk"},
 	} {
-		if strings.HasPrefix(region, partition.prefix) {
-			return partition.name
+		if strings.HasPrefix(region, p.prefix) {
+			return p
 		}
 	}
-	return "aws"
+	return partition{"", "aws", "amazonaws.com"}
 }
+
+// DNSSuffix is the DNS suffix of a region's partition.
+func DNSSuffix(region string) string { return partitionOf(region).suffix }
+
+// Partition is the partition of a region in ARNs.
+func Partition(region string) string { return partitionOf(region).name }
