@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"runtime/debug"
 	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/terminal"
 )
 
 // DefaultLimit is how long a check may take that says nothing else.
@@ -53,7 +55,7 @@ func Ask[T any](ctx context.Context, r *Runner, c Check, question func(context.C
 	tell := func(a answer) (T, Finding) {
 		f := a.Finding
 		f.Check, f.FileSystem, f.Target, f.Took = c.Name, c.FileSystem, c.Target, time.Since(begun)
-		f.Found, f.Why, f.Do = plain(f.Found), plain(f.Why), plain(f.Do)
+		f.Found, f.Why, f.Do = terminal.Plain(f.Found), terminal.Plain(f.Why), terminal.Plain(f.Do)
 		r.Report(f)
 		return a.value, f
 	}

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/terminal"
 )
 
 // open are the variables of the AWS SDK whose values may be shown: they say where and how AWS
@@ -113,7 +115,7 @@ func (r *Redactor) Settings(environ []string, prefixes ...string) string {
 		case secretName(name):
 			value = "set"
 		default:
-			value = "= " + plain(r.Text(value))
+			value = "= " + terminal.Plain(r.Text(value))
 		}
 		lines = append(lines, name+" "+value+"\n")
 	}

@@ -5,7 +5,8 @@ import (
 	"io"
 	"strings"
 	"time"
-	"unicode"
+
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/terminal"
 )
 
 // words are the outcomes for people, of one width.
@@ -44,17 +45,17 @@ func (t *Text) Write(f Finding) error {
 	if f.FileSystem != t.fileSystem {
 		t.fileSystem = f.FileSystem
 		if f.FileSystem != "" {
-			fmt.Fprintf(&out, "\nFILE SYSTEM %s\n", plain(f.FileSystem))
+			fmt.Fprintf(&out, "\nFILE SYSTEM %s\n", terminal.Plain(f.FileSystem))
 		}
 	}
-	fmt.Fprintf(&out, "%s  %-*s  %s", f.Outcome.word(), nameWidth, plain(f.name()), plain(f.Found))
+	fmt.Fprintf(&out, "%s  %-*s  %s", f.Outcome.word(), nameWidth, terminal.Plain(f.name()), terminal.Plain(f.Found))
 	if f.Took >= slow {
 		fmt.Fprintf(&out, " (%v)", f.Took.Round(100*time.Millisecond))
 	}
 	out.WriteByte('\n')
 	for _, more := range []struct{ word, text string }{{"why:", f.Why}, {"do: ", f.Do}} {
 		if more.text != "" {
-			fmt.Fprintf(&out, "%s%s %s\n", indent, more.word, plain(more.text))
+			fmt.Fprintf(&out, "%s%s %s\n", indent, more.word, terminal.Plain(more.text))
 		}
 	}
 	_, err := io.WriteString(t.To, out.String())
@@ -69,17 +70,4 @@ func (t *Text) End(r Report) error {
 	}
 	_, err := fmt.Fprintf(t.To, "\n%s\n", text)
 	return err
-}
-
-// plain keeps a text from other machines from moving a terminal's cursor, and on one line.
-func plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n', r == '\t':
-			return ' '
-		case unicode.IsPrint(r):
-			return r
-		}
-		return '?'
-	}, text)
 }

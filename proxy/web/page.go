@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/terminal"
 )
 
 //go:embed style.css
@@ -38,7 +39,7 @@ type markup string
 func (p *page) put(m markup, texts ...string) {
 	escaped := make([]any, len(texts))
 	for i, text := range texts {
-		escaped[i] = html.EscapeString(plain(text))
+		escaped[i] = html.EscapeString(terminal.Plain(text))
 	}
 	fmt.Fprintf(&p.out, string(m), escaped...)
 }

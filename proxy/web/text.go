@@ -9,10 +9,10 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/terminal"
 )
 
 // WriteText writes what the status page shows, for a terminal.
@@ -51,7 +51,7 @@ func (t *text) table(titles []string, rows [][]string) {
 		var cells []string
 		for i, cell := range row {
 			if shown(i) {
-				cells = append(cells, dashed(plain(cell), i == len(row)-1))
+				cells = append(cells, dashed(terminal.Plain(cell), i == len(row)-1))
 			}
 		}
 		fmt.Fprintf(table, "  %s\n", strings.Join(cells, "\t"))
@@ -226,20 +226,11 @@ func place(t proxy.Target) string {
 	return ""
 }
 
-// plain takes out what a terminal would obey: names come from elsewhere.
-func plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, text)
-}
-
+// plainAll takes out what a terminal would obey: names come from elsewhere.
 func plainAll(args []any) []any {
 	for i, arg := range args {
 		if text, ok := arg.(string); ok {
-			args[i] = plain(text)
+			args[i] = terminal.Plain(text)
 		}
 	}
 	return args

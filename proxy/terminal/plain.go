@@ -1,0 +1,20 @@
+package terminal
+
+import (
+	"strings"
+	"unicode"
+)
+
+// Plain keeps a text from moving a terminal's cursor, and on one line: line breaks and tabs become
+// spaces, what else cannot be printed "?".
+func Plain(text string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n', r == '\t':
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		}
+		return '?'
+	}, text)
+}
