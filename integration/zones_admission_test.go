@@ -14,9 +14,10 @@ func (z *zones) testAdmission() {
 	t := z.t
 	z.write(time.Second, func() {})
 	host, port, _ := strings.Cut(z.status("relay"), ":")
-	// NFS's NULL call, as package proxy sends it to see whether a server answers.
-	const null = `printf '\200\000\000\050\001\002\003\004\000\000\000\000\000\000\000\002\000\001\206\243\000\000\000\004` +
-		`\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000' | nc -w 5 %s %s | wc -c`
+	// NFS's NULL call, as package proxy sends it to see whether a server answers. The connection
+	// stays open behind it: nfs-ganesha owes a client that has closed its side no answer.
+	const null = `(printf '\200\000\000\050\001\002\003\004\000\000\000\000\000\000\000\002\000\001\206\243\000\000\000\004` +
+		`\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000\000'; sleep 3) | nc -w 5 %s %s | wc -c`
 	if got := strings.TrimSpace(run(t, z.h, "busybox sh -c \""+strings.ReplaceAll(fmt.Sprintf(null, z.server.Addr("a"), "2049"), `"`, `\"`)+"\"")); got == "0" {
 		t.Fatal("the server itself does not answer NULL: this test could not fail")
 	}
