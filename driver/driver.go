@@ -368,6 +368,7 @@ func (f *fileSystem) takeLeave(unused []string) {
 				return
 			}
 			defer release()
+			f.d.withdraw(f.d.life, name)
 			if err := f.d.detach(name, false); err != nil {
 				f.d.log.WithField("volume", name).Errorf("detach: %v", err)
 			}

@@ -35,6 +35,8 @@ type fileSystem struct {
 	slots chan struct{} // one for each call under way
 	lost  chan struct{} // told when a mount target was left
 
+	presence *presence
+
 	checking, refreshing, sweeping atomic.Bool   // one goroutine at a time does each
 	moves, recoveries              atomic.Uint64 // see watchRecovery
 
@@ -50,10 +52,12 @@ type fileSystem struct {
 }
 
 func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
-	return &fileSystem{
+	f := &fileSystem{
 		d: d, spec: spec, slots: make(chan struct{}, callsAtOnce), lost: make(chan struct{}, 1),
 		transports: map[string]*transport{}, found: map[string]catalog.Found{},
 	}
+	f.presence = newPresence(f)
+	return f
 }
 
 // main is the transport of the catalogue.

@@ -137,10 +137,62 @@ func (d *Driver) status(name string, k knowledge) map[string]any {
 		}
 	}
 	d.addTransport(status, k)
+	d.addHosts(status, name, k)
 	if trouble := d.troublesOf(name, k); len(trouble) > 0 {
 		status["trouble"] = trouble
 	}
 	return status
+}
+
+// addHosts tells which hosts use a volume, the others as they were when last looked at. Who
+// asks has them looked at again, though not for this answer.
+func (d *Driver) addHosts(status map[string]any, name string, k knowledge) {
+	var hosts []string
+	if u, ok := d.uses.table.Get(name); ok && u.Boot == d.host.boot && u.total() > 0 {
+		hosts = append(hosts, usedBy(d.host.name, catalog.HostUse{Since: u.Since, ReadOnly: u.ReadOnly}))
+	}
+	if f, err := d.fileSystemOf(k); err == nil {
+		for _, other := range f.presence.usedElsewhere(name) {
+			hosts = append(hosts, usedBy(other.Name, other.Volumes[name]))
+		}
+		d.lookSoon(f)
+	}
+	if len(hosts) > 0 {
+		status["used_by"] = hosts
+	}
+}
+
+// usedElsewhere are the names of the other hosts that use a volume.
+func (d *Driver) usedElsewhere(name string, k knowledge) []string {
+	f, err := d.fileSystemOf(k)
+	if err != nil {
+		return nil
+	}
+	var hosts []string
+	for _, other := range f.presence.usedElsewhere(name) {
+		hosts = append(hosts, other.Name)
+	}
+	return hosts
+}
+
+func usedBy(host string, use catalog.HostUse) string {
+	text := host + " since " + use.Since.Format(time.RFC3339)
+	if use.ReadOnly {
+		text += ", read-only"
+	}
+	return text
+}
+
+// lookSoon looks at the other hosts' entries, in the background.
+func (d *Driver) lookSoon(f *fileSystem) {
+	if d.options.Misconfigured != nil || !f.reachable() || !f.presence.stale() {
+		return
+	}
+	d.spawn(func() {
+		if err := f.presence.lookNow(d.life, lookAgain); err != nil && d.life.Err() == nil {
+			d.log.WithField("filesystem", f.spec).Warnf("which host uses what: %v", err)
+		}
+	})
 }
 
 func (d *Driver) addTransport(status map[string]any, k knowledge) {
@@ -220,10 +272,26 @@ func (d *Driver) ownTroubles(name string, k knowledge) []string {
 	if t := d.trouble(name); t != "" {
 		troubles = append(troubles, t)
 	}
+	if why := d.whyUntold(name, k); why != "" {
+		troubles = append(troubles, why)
+	}
 	if _, err := d.fileSystemOf(k); err != nil {
 		troubles = append(troubles, err.Error())
 	}
 	return troubles
+}
+
+// whyUntold is why other hosts do not know that a volume is used here.
+func (d *Driver) whyUntold(name string, k knowledge) string {
+	f, err := d.fileSystemOf(k)
+	if err != nil {
+		return ""
+	}
+	why := f.presence.whyUntold()
+	if u, ok := d.uses.table.Get(name); why == nil || !ok || u.total() == 0 {
+		return ""
+	}
+	return fmt.Sprintf("other hosts cannot be told that it is in use here, and may remove it: %v", why)
 }
 
 // withAdvice tells an error, and what to do.

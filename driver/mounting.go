@@ -52,7 +52,16 @@ func (d *Driver) mount(ctx context.Context, name, id string) error {
 	return d.whereItIs(ctx, name, func(f *fileSystem) error { return d.mountFrom(ctx, f, name, id) })
 }
 
-func (d *Driver) mountFrom(ctx context.Context, f *fileSystem, name, id string) error {
+func (d *Driver) mountFrom(ctx context.Context, f *fileSystem, name, id string) (err error) {
+	// Before the record is looked at: see presence.
+	if err := f.presence.announce(ctx, name, d.isReadOnly(name)); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			d.withdrawSoon(name)
+		}
+	}()
 	record, err := f.record(ctx, name)
 	if err != nil {
 		return err
@@ -86,6 +95,12 @@ func (d *Driver) mountFrom(ctx context.Context, f *fileSystem, name, id string) 
 		err = errors.Join(err, d.detachNow(name)) // or nobody would know of it
 	}
 	return err
+}
+
+// isReadOnly tells whether a volume was made to be read only.
+func (d *Driver) isReadOnly(name string) bool {
+	k, _ := d.known.Get(name)
+	return k.Record.Options.ReadOnly
 }
 
 // attach has the directory at the volume's mountpoint and tells whether it was not
@@ -160,6 +175,7 @@ func (d *Driver) unmount(name, id string) error {
 	}
 	if changed && left == 0 {
 		d.startIdle(name)
+		d.withdrawSoon(name)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func (d *Driver) Overview() status.Snapshot {
 	for name, u := range d.uses.table.All() {
 		k := known[name]
 		o.Mounted = append(o.Mounted, status.Volume{
-			Name: name, FileSystem: k.FileSystem, Since: u.Mounted, Mounts: u.Counts, Trouble: d.ownTroubles(name, k),
+			Name: name, FileSystem: k.FileSystem, Since: u.Mounted, Mounts: u.Counts, Elsewhere: d.usedElsewhere(name, k), Trouble: d.ownTroubles(name, k),
 		})
 	}
 	slices.SortFunc(o.Mounted, func(a, b status.Volume) int { return cmp.Compare(a.Name, b.Name) })

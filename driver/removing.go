@@ -29,6 +29,9 @@ func (d *Driver) remove(ctx context.Context, name string) error {
 	}
 	defer release()
 	err = d.whereItIs(ctx, name, func(f *fileSystem) error {
+		if err := f.presence.awaitFree(ctx, name); err != nil {
+			return err
+		}
 		d.stopIdle(name)
 		if err := d.detach(name, true); err != nil {
 			return err
@@ -104,6 +107,9 @@ func (f *fileSystem) removeData(ctx context.Context, c *catalog.Catalog, name st
 	}
 	if record.State != catalog.Removing {
 		if record.Options.Remove == catalog.RemoveKeep || !record.Made {
+			if err := f.presence.refuseUsed(c, name); err != nil {
+				return left, err
+			}
 			if left.record.Name != "" {
 				return left, nil
 			}
@@ -132,7 +138,11 @@ func beginRemoving(c *catalog.Catalog, record catalog.Record) (catalog.Record, e
 // If the data may not or cannot leave, the record says "ready" again and the volume
 // is as it was.
 func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record) error {
-	keep, err := f.keepsData(c, record)
+	err := f.presence.refuseUsed(c, record.Name)
+	keep := false
+	if err == nil {
+		keep, err = f.keepsData(c, record)
+	}
 	if err == nil && !keep {
 		err = c.MoveToTrash(record)
 	}

@@ -272,6 +272,7 @@ func TestVolumeMadeAnewElsewhere(t *testing.T) {
 		a.unmount("data", "2")
 	})
 	t.Run("is removed from where it is now", func(t *testing.T) {
+		b.unmount("data", "1")
 		a.remove("data")
 		if !exists(t, filepath.Join(shared, "data/file")) {
 			t.Error("the kept directory on the old file system is gone")

@@ -113,6 +113,7 @@ func TestVolumeElsewhereIsFoundThroughThePointerAtHome(t *testing.T) {
 	b.mount("data", "2")
 	b.wantFile("data", "file", "rows")
 	wantKind(t, b.Create(t.Context(), "data", opts("filesystem=dir:"+shared)), driver.Conflict, "filesystem is")
+	b.unmount("data", "2")
 	a.remove("data")
 	if exists(t, filepath.Join(shared, ".docker-volume-efs/volumes/data.json")) {
 		t.Error("the pointer is still there")
@@ -145,7 +146,10 @@ func TestRemovedElsewhereIsForgottenUnlessInUse(t *testing.T) {
 		b.status(name)
 	}
 	b.mount("used", "1")
-	a.remove("used")
+	// As by a host that took this one for dead.
+	if err := os.Remove(filepath.Join(shared, ".docker-volume-efs/volumes/used.json")); err != nil {
+		t.Fatal(err)
+	}
 	a.remove("idle")
 	eventually(t, "the idle one is forgotten", func() bool {
 		_, err := b.Get(t.Context(), "idle")

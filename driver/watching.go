@@ -62,7 +62,18 @@ func (d *Driver) checkFileSystem(ctx context.Context, f *fileSystem) {
 		f.note(err)
 	}
 	if err == nil {
+		d.checkPresence(ctx, f)
 		d.checkMounts(ctx, f)
+	}
+}
+
+// checkPresence renews this host's entry and looks at the others'.
+func (d *Driver) checkPresence(ctx context.Context, f *fileSystem) {
+	if f.main().established() == nil {
+		return
+	}
+	if err := errors.Join(f.presence.renew(ctx), f.presence.lookNow(ctx, lookEvery)); err != nil && d.life.Err() == nil {
+		d.log.WithField("filesystem", f.spec).Warnf("which host uses what: %v", err)
 	}
 }
 

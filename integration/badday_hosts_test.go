@@ -96,6 +96,7 @@ func TestBadDayTwoHostsRace(t *testing.T) {
 	allowed := []string{
 		"no such volume", "it is being removed", "is gone", "another host may have removed it",
 		"finish its removal first", // both hosts finish one removal
+		"uses it since",            // the other host has it mounted
 		"removed it meanwhile",     // by a Mount of a volume half made; a Create begins anew
 	}
 	var (
@@ -232,7 +233,15 @@ func TestBadDayRemovedOnAnotherHost(t *testing.T) {
 	a.mustCreate("web")
 	mountpoint := a.mustMount("web", "1")
 	a.sh("cd " + mountpoint + " && echo before >file && sync file")
-	b.mustRemove("web")
+	b.fails(b.remove("web"), "host host-a uses it since", "stop its containers there first")
+	// As if it had been taken for dead, which takes minutes; it renews its entry every ten seconds.
+	err := bareWait(t, 30*time.Second, func() error {
+		a.rewrite(bareCatalogue+"/hosts", "rm -f $f/*")
+		return b.remove("web")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 
 	a.sh("cd " + mountpoint + ` && [ "$(cat file)" = before ] && echo after >>file && sync file`)
 	entries, err := filepath.Glob(a.onServer(bareCatalogue + "/trash/*-web/data/file"))

@@ -22,6 +22,7 @@ const (
 	trashDir    = "trash"
 	deletingDir = "deleting"
 	pathsDir    = "paths"
+	hostsDir    = "hosts"
 	suffix      = ".json"
 	recordFile  = "record.json"
 	dataDir     = "data"
@@ -43,7 +44,7 @@ type Catalog struct {
 	base *tree.Dir
 	dirs map[string]*tree.Dir
 	id   string
-	host string
+	name string // this host's, for names of temporary files
 }
 
 // Open opens the catalogue under a root directory and makes it if there is
@@ -55,7 +56,7 @@ func Open(root *tree.Dir, host string) (*Catalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open catalogue: %w", err)
 	}
-	c := &Catalog{root: root, base: base, dirs: map[string]*tree.Dir{}, host: host}
+	c := &Catalog{root: root, base: base, dirs: map[string]*tree.Dir{}, name: host}
 	if err := c.open(); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("open catalogue: %w", err)
@@ -69,7 +70,7 @@ func (c *Catalog) open() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for _, name := range []string{tmpDir, volumesDir, trashDir, deletingDir, pathsDir} {
+	for _, name := range []string{tmpDir, volumesDir, trashDir, deletingDir, pathsDir, hostsDir} {
 		dir, _, err := c.base.Make(name, dirMode)
 		if err != nil {
 			return err
@@ -279,7 +280,7 @@ func (c *Catalog) DropIf(name string, meant func(Record) bool) error {
 		return err
 	}
 	tmp, volumes := c.dirs[tmpDir], c.dirs[volumesDir]
-	taken := c.host + "-" + rand.Text()
+	taken := c.name + "-" + rand.Text()
 	if err := volumes.Rename(name+suffix, tmp, taken); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // another host was faster
@@ -321,7 +322,7 @@ func (c *Catalog) SetAside(name string) (string, error) {
 // where it belongs; nothing stays behind in tmp/.
 func (c *Catalog) place(data []byte, put func(tmp *tree.Dir, name string) error) error {
 	tmp := c.dirs[tmpDir]
-	name := c.host + "-" + rand.Text()
+	name := c.name + "-" + rand.Text()
 	if err := tmp.WriteTemporary(name, data, fileMode); err != nil {
 		return err
 	}

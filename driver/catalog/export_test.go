@@ -5,6 +5,9 @@ import "github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 // ParseRecord is parseRecord, for the fuzz test.
 func ParseRecord(name string, data []byte) (Record, error) { return parseRecord(name, data) }
 
+// ParseHost is parseHost, for the fuzz test.
+func ParseHost(id string, data []byte) (Host, error) { return parseHost(id, data) }
+
 // Encode is encode, for the fuzz test.
 func (r Record) Encode() ([]byte, error) { return r.encode() }
 

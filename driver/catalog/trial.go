@@ -19,7 +19,7 @@ type Trial struct {
 // is swept later if this call does not get to it.
 func (c *Catalog) Try() (Trial, error) {
 	tmp := c.dirs[tmpDir]
-	name := c.host + "-" + rand.Text()
+	name := c.name + "-" + rand.Text()
 	begun := time.Now()
 	if err := tmp.WriteTemporary(name, []byte("a test of docker-volume-efs doctor\n"), fileMode); err != nil {
 		return Trial{}, err

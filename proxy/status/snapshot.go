@@ -81,6 +81,8 @@ type Volume struct {
 	Since      time.Time `json:"since,omitzero"`
 	// Mounts are who holds it, by mount ID, and how often.
 	Mounts map[string]int `json:"mounts"`
+	// Elsewhere are the other hosts that use it, as far as is known.
+	Elsewhere []string `json:"elsewhere,omitempty"`
 	// Trouble is what is wrong with it, and not with its file system.
 	Trouble []string `json:"trouble,omitempty"`
 }

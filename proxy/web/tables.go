@@ -2,6 +2,7 @@ package web
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
@@ -121,12 +122,13 @@ func (p *page) volumes(s status.Snapshot) {
 	p.put("<section class=\"volumes\">\n<h2>Volumes</h2>\n<p class=\"facts\">%s mounted on this host, %s known</p>\n",
 		fmt.Sprint(len(s.Mounted)), fmt.Sprint(s.Known))
 	if len(s.Mounted) > 0 {
-		p.table("volumes", "", "Volume", "File system", "Mounted", "#Uses", "State")
+		p.table("volumes", "", "Volume", "File system", "Mounted", "#Uses", "Also used on", "State")
 		for _, v := range s.Mounted {
 			p.put(`<tr><td data-label="Volume"><b>%s</b></td>`, v.Name)
 			p.cell("long", "File system", v.FileSystem)
 			p.timeCell("Mounted", v.Since)
 			p.cell("number", "Uses", fmt.Sprint(v.Uses()))
+			p.cell("long", "Also used on", strings.Join(v.Elsewhere, ", "))
 			p.put(`<td data-label="State">`)
 			if len(v.Trouble) == 0 {
 				p.put(`<span class="state up">ok</span>`)

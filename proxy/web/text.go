@@ -199,10 +199,10 @@ func (t *text) volumes(volumes []status.Volume) {
 		if len(v.Trouble) > 0 {
 			state = strings.Join(v.Trouble, "; ")
 		}
-		rows = append(rows, []string{v.Name, t.ago(v.Since), mountIDs(v.Mounts), v.FileSystem, state})
+		rows = append(rows, []string{v.Name, t.ago(v.Since), mountIDs(v.Mounts), strings.Join(v.Elsewhere, " "), v.FileSystem, state})
 	}
 	t.line("\nVOLUMES")
-	t.table([]string{"VOLUME", "MOUNTED", "MOUNT IDS", "FILE SYSTEM", "STATE"}, rows)
+	t.table([]string{"VOLUME", "MOUNTED", "MOUNT IDS", "ALSO USED ON", "FILE SYSTEM", "STATE"}, rows)
 }
 
 // mountIDs shows who holds a mount, by the first characters of Docker's IDs.

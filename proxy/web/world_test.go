@@ -85,7 +85,7 @@ func filled(now time.Time) status.Snapshot {
 		}},
 		Known: 5, Mounted: []status.Volume{
 			{Name: "pgdata", FileSystem: "fs-0123456789abcdef0", Since: ago(25 * time.Hour), Mounts: map[string]int{"2b1f0c9e8d7a6b5c4d3e2f1a": 1}},
-			{Name: "wordpress_uploads", FileSystem: "fs-0123456789abcdef0", Since: ago(90 * time.Minute), Mounts: map[string]int{"5d6e7f": 1, "9a8b7c": 2}},
+			{Name: "wordpress_uploads", FileSystem: "fs-0123456789abcdef0", Since: ago(90 * time.Minute), Mounts: map[string]int{"5d6e7f": 1, "9a8b7c": 2}, Elsewhere: []string{"web-2", "web-3"}},
 			{
 				Name: "build-cache", FileSystem: "nfs://nas.example.com/export/a-rather-long-path/for-a-narrow-window", Since: ago(40 * time.Second), Mounts: map[string]int{"0f0e0d": 2},
 				Trouble: []string{"its directory is gone from the file system"},

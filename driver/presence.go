@@ -1,0 +1,228 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+)
+
+// withdrawAfter is how long a volume that nobody uses any more counts as in use for the
+// other hosts: docker run mounts, unmounts and mounts again within milliseconds, and each
+// change of the entry costs the server some five operations.
+const withdrawAfter = time.Second
+
+// presence is this host's entry in one file system's catalogue, and what the entries of the
+// other hosts say. A volume is in the entry before its mount counts, and a removal looks at the
+// entries after the volume's record says "removing": of two hosts at work at once, one sees the
+// other.
+type presence struct {
+	f       *fileSystem
+	writing chan struct{} // held by who writes the entry, until the write has ended
+	looking sync.Mutex    // one look at a time; never waited for
+
+	mu      sync.Mutex // guards the following fields
+	begun   bool       // used has what an earlier run left
+	used    map[string]announced
+	changes uint64 // of used
+	written uint64 // the change that the entry shows
+	there   bool   // the entry is on the file system
+	trouble error  // why the others cannot be told
+	others  map[string]sighting
+	looked  time.Time
+}
+
+// announced is a volume in use here, and the change of the entry with which it came.
+type announced struct {
+	catalog.HostUse
+	change uint64
+}
+
+func newPresence(f *fileSystem) *presence {
+	return &presence{f: f, writing: make(chan struct{}, 1), used: map[string]announced{}, others: map[string]sighting{}}
+}
+
+// begin learns once what an earlier run left in use: the entry must not be written without that.
+// The caller holds mu.
+func (p *presence) begin() {
+	if p.begun {
+		return
+	}
+	p.begun = true
+	p.changes++ // the entry may show what a reboot has ended
+	d := p.f.d
+	for name, u := range d.uses.table.All() {
+		k, known := d.known.Get(name)
+		if u.total() > 0 && known && k.FileSystem == p.f.spec.String() {
+			p.used[name] = announced{catalog.HostUse{Since: u.Since, ReadOnly: u.ReadOnly}, p.changes}
+		}
+	}
+}
+
+// announce tells the other hosts that a volume is about to be used here. Where they cannot be
+// told, because the file system is full or may not be written, that is a trouble and no error.
+func (p *presence) announce(ctx context.Context, name string, readOnly bool) error {
+	p.mu.Lock()
+	p.begin()
+	one, ok := p.used[name]
+	if !ok || one.ReadOnly != readOnly {
+		p.changes++
+		one = announced{catalog.HostUse{Since: time.Now().UTC().Truncate(time.Second), ReadOnly: readOnly}, p.changes}
+		p.used[name] = one
+	}
+	told := p.written >= one.change
+	p.mu.Unlock()
+	if told {
+		return nil
+	}
+	return p.tell(ctx, one.change)
+}
+
+// tell has the entry show a change.
+func (p *presence) tell(ctx context.Context, change uint64) error {
+	_, err := withCatalog(ctx, p.f, func(ctx context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
+		return struct{}{}, p.write(ctx, c, change)
+	})
+	return err
+}
+
+// write writes the entry, one call at a time: what a call that was given up still writes comes
+// before what the next one does. Who waited finds its change written as well.
+func (p *presence) write(ctx context.Context, c *catalog.Catalog, change uint64) error {
+	select {
+	case p.writing <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-p.writing }()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	if p.written >= change {
+		p.mu.Unlock()
+		return nil
+	}
+	entry, now := catalog.Host{ID: p.f.d.host.id, Name: p.f.d.host.name, Volumes: map[string]catalog.HostUse{}}, p.changes
+	for name, one := range p.used {
+		entry.Volumes[name] = one.HostUse
+	}
+	p.mu.Unlock()
+	var err error
+	if len(entry.Volumes) == 0 {
+		err = c.RemoveHost(entry.ID)
+	} else {
+		err = c.PutHost(entry)
+	}
+	return p.wrote(now, len(entry.Volumes) > 0, err)
+}
+
+// wrote keeps how a write ended.
+func (p *presence) wrote(change uint64, there bool, err error) error {
+	log := p.f.d.log.WithField("filesystem", p.f.spec)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case err == nil:
+		if p.trouble != nil {
+			log.Info("other hosts can be told again which volumes are in use here")
+		}
+		p.written, p.there, p.trouble = change, there, nil
+	case isUnwritable(err):
+		if p.trouble == nil {
+			log.Warnf("other hosts cannot be told which volumes are in use here, and may remove them: %v", err)
+		}
+		p.trouble = err
+		return nil
+	}
+	return err
+}
+
+// isUnwritable tells whether a file system can be used, though not written by this host.
+func isUnwritable(err error) bool {
+	return errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) ||
+		errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// withdraw tells the other hosts, some time later, that a volume is not used here any more. The
+// caller has the volume's turn.
+func (p *presence) withdraw(name string) (change uint64, changed bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, changed = p.used[name]; changed {
+		delete(p.used, name)
+		p.changes++
+	}
+	return p.changes, changed
+}
+
+// renew has the other hosts see that this one is there, and writes what could not be written.
+func (p *presence) renew(ctx context.Context) error {
+	p.mu.Lock()
+	p.begin()
+	change, due, there := p.changes, p.written < p.changes, p.there
+	p.mu.Unlock()
+	if !due && there {
+		_, err := withCatalog(ctx, p.f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
+			return struct{}{}, c.RenewHost(p.f.d.host.id)
+		})
+		if !errors.Is(err, catalog.ErrNotFound) {
+			return p.wrote(change, true, err)
+		}
+		p.f.d.log.WithField("filesystem", p.f.spec).Warn("another host took this one for dead, and may have removed volumes that are in use here")
+		p.mu.Lock()
+		p.written, due = 0, true
+		p.mu.Unlock()
+	}
+	if !due {
+		return nil
+	}
+	return p.tell(ctx, change)
+}
+
+// whyUntold is why other hosts do not know what is used here; nil if they do.
+func (p *presence) whyUntold() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.trouble
+}
+
+// withdrawSoon tells the other hosts that a volume is not used here any more, unless it is used
+// again by then.
+func (d *Driver) withdrawSoon(name string) {
+	d.spawn(func() {
+		timer := time.NewTimer(withdrawAfter)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-d.life.Done():
+			return // takeLeave does it
+		}
+		release, err := d.turns.take(d.life, name)
+		if err != nil {
+			return
+		}
+		defer release()
+		d.withdraw(d.life, name)
+	})
+}
+
+// withdraw does so now, if the volume is not used. What cannot be written is written with the
+// next renewal. The caller has the volume's turn.
+func (d *Driver) withdraw(ctx context.Context, name string) {
+	if u, ok := d.uses.table.Get(name); ok && u.total() > 0 {
+		return
+	}
+	for _, f := range d.allFileSystems() {
+		change, changed := f.presence.withdraw(name)
+		if !changed {
+			continue
+		}
+		if err := f.presence.tell(ctx, change); err != nil && ctx.Err() == nil {
+			d.log.WithField("volume", name).Warnf("tell other hosts that it is not used here any more: %v; it is tried again", err)
+		}
+	}
+}

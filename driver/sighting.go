@@ -1,0 +1,163 @@
+package driver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+)
+
+const (
+	// deadAfter is how long another host's entry must have been as it is until that host
+	// counts as dead: twelve renewals were missed by then. A host that was cut off for so long
+	// may still run containers; what is removed meanwhile is in the trash.
+	deadAfter = 2 * time.Minute
+	// lookEvery is how often the others' entries are looked at when nobody asks, and
+	// lookAgain how old a look may be that an answer rests on.
+	lookEvery = time.Minute
+	lookAgain = 5 * time.Second
+)
+
+// sighting is another host's entry, and since when, by this host's monotonic clock, it has been
+// as it is.
+type sighting struct {
+	catalog.FoundHost
+	since time.Time
+}
+
+// look reads the other hosts' entries, and removes those of dead ones.
+func (p *presence) look(c *catalog.Catalog) error {
+	p.mu.Lock()
+	before := make(map[string]catalog.FoundHost, len(p.others))
+	for id, one := range p.others {
+		before[id] = one.FoundHost
+	}
+	p.mu.Unlock()
+	all, err := c.Hosts(before)
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, dead := range p.saw(all) {
+		p.f.d.log.WithField("filesystem", p.f.spec).Warnf("host %s has not been heard of for %v and counts as dead; it used %v",
+			dead.Name, deadAfter, slices.Sorted(maps.Keys(dead.Volumes)))
+		failed = errors.Join(failed, c.DropHost(dead.FoundHost))
+	}
+	return failed
+}
+
+// saw keeps what a look has found, and returns the hosts that are dead.
+func (p *presence) saw(all map[string]catalog.FoundHost) (dead []sighting) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	p.looked = now
+	for id := range p.others {
+		if _, there := all[id]; !there {
+			delete(p.others, id)
+		}
+	}
+	for id, found := range all {
+		one, known := p.others[id]
+		switch {
+		case id == p.f.d.host.id:
+		case !known || !found.Same(one.FoundHost):
+			p.others[id] = sighting{found, now}
+		case now.Sub(one.since) > deadAfter:
+			dead = append(dead, one)
+			delete(p.others, id)
+		}
+	}
+	return dead
+}
+
+// lookNow and then keeps what is known fresh. It does not wait for another that is at it.
+func (p *presence) lookNow(ctx context.Context, age time.Duration) error {
+	if !p.looking.TryLock() {
+		return nil
+	}
+	defer p.looking.Unlock()
+	p.mu.Lock()
+	fresh := !p.looked.IsZero() && time.Since(p.looked) < age
+	p.mu.Unlock()
+	if fresh {
+		return nil
+	}
+	_, err := withCatalog(ctx, p.f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
+		return struct{}{}, p.look(c)
+	})
+	return err
+}
+
+// stale tells whether the latest look is too old for an answer.
+func (p *presence) stale() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Since(p.looked) > lookAgain
+}
+
+// usedElsewhere are the other hosts that use a volume, as they were when last looked at, in the
+// order of their names.
+func (p *presence) usedElsewhere(name string) []sighting {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var users []sighting
+	for _, one := range p.others {
+		if _, uses := one.Volumes[name]; uses {
+			users = append(users, one)
+		}
+	}
+	slices.SortFunc(users, func(a, b sighting) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
+	return users
+}
+
+// freeLimit is how long a removal waits for a volume that other hosts may just have ceased to use.
+const (
+	freeLimit = withdrawAfter + time.Second
+	freePause = 100 * time.Millisecond
+)
+
+// awaitFree waits a moment for the other hosts to cease to use a volume, so that a removal right
+// after the last container's end works, and refuses if they do not.
+func (p *presence) awaitFree(ctx context.Context, name string) error {
+	for begun := time.Now(); ; {
+		_, err := withCatalog(ctx, p.f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
+			return struct{}{}, p.refuseUsed(c, name)
+		})
+		var used conflict
+		if !errors.As(err, &used) || time.Since(begun) > freeLimit {
+			return err
+		}
+		timer := time.NewTimer(freePause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
+}
+
+// refuseUsed refuses to remove a volume that another host uses. It asks now.
+func (p *presence) refuseUsed(c *catalog.Catalog, name string) error {
+	if err := p.look(c); err != nil {
+		return err
+	}
+	users := p.usedElsewhere(name)
+	if len(users) == 0 {
+		return nil
+	}
+	one := users[0]
+	left := max(0, deadAfter-time.Since(one.since)).Round(time.Second)
+	more := ""
+	if len(users) > 1 {
+		more = fmt.Sprintf(" and %d more", len(users)-1)
+	}
+	return conflict{fmt.Errorf("host %s%s uses it since %s: stop its containers there first; if that host is dead, this works when nothing was heard of it for %v, in %v at the earliest",
+		one.Name, more, one.Volumes[name].Since.Format(time.RFC3339), deadAfter, left)}
+}
