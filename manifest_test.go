@@ -73,7 +73,7 @@ func TestManifestAsksForNothingButHostNetworkAndMounting(t *testing.T) {
 func TestManifestHasEverySetting(t *testing.T) {
 	contract := []string{
 		"EFS_FILESYSTEM", "EFS_ROOT", "EFS_VIA", "EFS_ZONE", "EFS_TARGETS", "EFS_RETURN", "EFS_TLS", "EFS_IAM", "EFS_ACCESS_POINT", "EFS_CA_FILE",
-		"EFS_ACCESS", "EFS_REMOVE", "EFS_HTTP", "EFS_LOG_LEVEL",
+		"EFS_ACCESS", "EFS_REMOVE", "EFS_TRASH_KEEP", "EFS_HTTP", "EFS_LOG_LEVEL",
 		"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
 		// The SDK's own, which only reach it if Docker knows them.
 		"AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE",

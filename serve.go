@@ -55,8 +55,8 @@ func serveCommand(status *int) *cobra.Command {
 
 Everything but the two paths is set in the environment, by the names of
 docker plugin set: EFS_FILESYSTEM, EFS_ROOT, EFS_TARGETS, EFS_ZONE, EFS_RETURN,
-EFS_VIA, EFS_TLS, EFS_IAM, EFS_ACCESS_POINT, EFS_CA_FILE, EFS_ACCESS, EFS_REMOVE, EFS_HTTP,
-EFS_LOG_LEVEL, and those of the AWS SDK (AWS_REGION, AWS_ACCESS_KEY_ID …). An empty value means the
+EFS_VIA, EFS_TLS, EFS_IAM, EFS_ACCESS_POINT, EFS_CA_FILE, EFS_ACCESS, EFS_REMOVE,
+EFS_TRASH_KEEP, EFS_HTTP, EFS_LOG_LEVEL, and those of the AWS SDK (AWS_REGION, AWS_ACCESS_KEY_ID …). An empty value means the
 default. The process needs CAP_SYS_ADMIN. It unmounts nothing when it ends.`,
 		Example: `  EFS_FILESYSTEM=nfs://10.0.0.5/export docker-volume-efs serve
   docker volume create -d efs data`,

@@ -80,6 +80,8 @@ type Options struct {
 	// Volume are the defaults of volume options; empty ones mean shared
 	// access, the trash, and automatic choice of the path.
 	Volume catalog.Options
+	// TrashKeep is how long removed volumes stay in the trash; 0: forever.
+	TrashKeep time.Duration
 	// Host is this host's name; empty means the kernel's.
 	Host string
 	// Misconfigured is an error in the settings. What is known is still answered,

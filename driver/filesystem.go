@@ -36,6 +36,7 @@ type fileSystem struct {
 	lost  chan struct{} // told when a mount target was left
 
 	presence *presence
+	emptied  time.Time // when its trash was last looked through; see checkTrash
 
 	checking, refreshing, sweeping atomic.Bool   // one goroutine at a time does each
 	moves, recoveries              atomic.Uint64 // see watchRecovery

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
@@ -133,6 +134,34 @@ func RemovePolicy(value string) (string, error) {
 		return value, nil
 	}
 	return "", errors.New("allowed: keep, trash, delete")
+}
+
+// Age checks how long ago something was: 30d, or as time.ParseDuration has it.
+func Age(value string) (time.Duration, error) {
+	const day = 24 * time.Hour
+	if days, ok := strings.CutSuffix(value, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		if err == nil {
+			return time.Duration(n) * day, nil
+		}
+	}
+	age, err := time.ParseDuration(value)
+	if err != nil || age < 0 {
+		return 0, errors.New("allowed: days, such as 30d, or hours, such as 12h")
+	}
+	return age, nil
+}
+
+// TrashKeep checks the setting EFS_TRASH_KEEP; 0 is forever.
+func TrashKeep(value string) (time.Duration, error) {
+	if value == "forever" {
+		return 0, nil
+	}
+	keep, err := Age(value)
+	if err == nil && keep < time.Hour {
+		err = errors.New("allowed: forever, days, such as 30d, or hours, such as 12h, at least 1h")
+	}
+	return keep, err
 }
 
 // How a transport reaches its file system: the option "via" and the setting EFS_VIA.

@@ -63,6 +63,7 @@ func (d *Driver) checkFileSystem(ctx context.Context, f *fileSystem) {
 	}
 	if err == nil {
 		d.checkPresence(ctx, f)
+		d.checkTrash(ctx, f)
 		d.checkMounts(ctx, f)
 	}
 }

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -17,6 +18,11 @@ const controlTimeout = 5 * time.Second
 type Controlled interface {
 	// Drain leaves a zone's mount targets, or lets them be used again.
 	Drain(zone string, on bool) error
+	// Trash lists removed volumes, Restore brings one back under its own or another name, and
+	// EmptyTrash deletes those named, or all older ones.
+	Trash(ctx context.Context) ([]driver.Trashed, error)
+	Restore(ctx context.Context, what, as string) (name string, err error)
+	EmptyTrash(ctx context.Context, entries []string, age time.Duration) (deleted int, err error)
 }
 
 var _ Controlled = (*driver.Driver)(nil)
@@ -28,6 +34,7 @@ func ServeControl(listener net.Listener, pages http.Handler, controlled Controll
 	mux.Handle("/", pages)
 	mux.HandleFunc("GET "+DoctorPath, doctor.examine)
 	mux.HandleFunc("GET "+FilesPath, doctor.files)
+	serveTrash(mux, controlled)
 	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, r *http.Request) {
 		on, err := strconv.ParseBool(r.URL.Query().Get("on"))
 		if err == nil {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver"
 )
 
 // drains plays the driver.
@@ -24,6 +26,21 @@ func (d *drains) Drain(zone string, on bool) error {
 	}
 	d.got = append(d.got, zone)
 	return nil
+}
+
+func (d *drains) Trash(context.Context) ([]driver.Trashed, error) {
+	return []driver.Trashed{{Entry: "20261121T120000Z-ABCDEF-data", Volume: "data"}}, nil
+}
+
+func (d *drains) Restore(_ context.Context, what, as string) (string, error) {
+	if what != "data" {
+		return "", errors.New("no such entry")
+	}
+	return as, nil
+}
+
+func (d *drains) EmptyTrash(_ context.Context, entries []string, age time.Duration) (int, error) {
+	return len(entries) + int(age/time.Hour), nil
 }
 
 func TestControlSocketShowsThePagesAndDrains(t *testing.T) {
@@ -58,6 +75,13 @@ func TestControlSocketShowsThePagesAndDrains(t *testing.T) {
 		{"POST", "/drain?zone=nowhere&on=true", 400, "no mount target in zone \"nowhere\"\n"},
 		{"POST", "/drain?zone=a&on=perhaps", 400, "invalid syntax"},
 		{"POST", "/drain", 400, "invalid syntax"},
+		{"GET", "/trash", 200, `"entry":"20261121T120000Z-ABCDEF-data","volume":"data"`},
+		{"POST", "/trash/restore?what=data&as=web", 200, `{"volume":"web"}`},
+		{"POST", "/trash/restore?what=other", 400, "no such entry"},
+		{"POST", "/trash/empty?entry=a&entry=b", 200, `{"deleted":2}`},
+		{"POST", "/trash/empty?older=3h", 200, `{"deleted":3}`},
+		{"POST", "/trash/empty?older=yesterday", 400, "give a duration"},
+		{"POST", "/trash/empty?older=-1h", 400, "give a duration"},
 		{"GET", "/drain?zone=a&on=true", 200, "the page /drain"},
 	} {
 		request, err := http.NewRequestWithContext(t.Context(), row.method, "http://plugin"+row.path, nil)

@@ -81,6 +81,10 @@ func settings() []setting {
 			s.Driver.Volume.Remove, err = driver.RemovePolicy(v)
 			return err
 		}},
+		{"EFS_TRASH_KEEP", func(s *Settings, v string) (err error) {
+			s.Driver.TrashKeep, err = driver.TrashKeep(v)
+			return err
+		}},
 		{"EFS_HTTP", func(s *Settings, v string) (err error) {
 			s.HTTP, err = httpAddress(v)
 			return err

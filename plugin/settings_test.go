@@ -54,6 +54,7 @@ var settingRows = []struct {
 	{"EFS_CA_FILE", map[string]string{"../proxy/efs/roots.pem": "true"}, []string{"/nonexistent/ca.pem", "settings_test.go"}, "EFS_CA_FILE"},
 	{"EFS_ACCESS", map[string]string{"shared": "shared"}, []string{"exclusive", "private"}, "allowed: shared"},
 	{"EFS_REMOVE", map[string]string{"keep": "keep", "trash": "trash", "delete": "delete"}, []string{"Trash", "rm -rf"}, "allowed: keep, trash, delete"},
+	{"EFS_TRASH_KEEP", map[string]string{"forever": "0s", "30d": "720h0m0s", "12h": "12h0m0s"}, []string{"never", "0d", "30m", "-1h", "30 d", "99999999d"}, "such as 30d"},
 	{
 		"EFS_HTTP",
 		map[string]string{
@@ -86,6 +87,8 @@ func effect(s Settings, name string) string {
 		return s.Driver.Volume.Access
 	case "EFS_REMOVE":
 		return s.Driver.Volume.Remove
+	case "EFS_TRASH_KEEP":
+		return s.Driver.TrashKeep.String()
 	case "EFS_HTTP":
 		return s.HTTP.String()
 	case "EFS_LOG_LEVEL":

@@ -27,8 +27,10 @@ const (
 	recordFile  = "record.json"
 	dataDir     = "data"
 
-	dirMode  = 0o700
-	fileMode = 0o600
+	dirMode = 0o700
+	// parentMode is that of a directory on the way to a volume's.
+	parentMode = 0o755
+	fileMode   = 0o600
 )
 
 // format is the content of formatFile.

@@ -15,13 +15,16 @@ import (
 // call takes a minute.
 const staleAfter = 24 * time.Hour
 
+// trashTime is how a trash entry's name begins.
+const trashTime = "20060102T150405Z"
+
 // NewTrashEntry returns a fresh name for a trash entry, which sorts by time.
 func NewTrashEntry(name string, now time.Time, random string) string {
 	// A volume's name may fill its 200 bytes; the entry keeps to the same rule.
 	if len(name) > 160 {
 		name = name[:160]
 	}
-	return now.UTC().Format("20060102T150405Z") + "-" + random + "-" + name
+	return now.UTC().Format(trashTime) + "-" + random + "-" + name
 }
 
 // DirectoryOf returns the inode of the volume's directory, 0 if there is none.

@@ -1,0 +1,210 @@
+package catalog
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
+)
+
+var (
+	// ErrNoEntry reports that there is no such entry in the trash.
+	ErrNoEntry = errors.New("no such entry in the trash")
+	// ErrTaken reports that the name or the directory of a volume to be restored belongs to another.
+	ErrTaken = errors.New("it is in use")
+)
+
+// TrashEntry is a removed volume.
+type TrashEntry struct {
+	// ID names the entry, and sorts by time.
+	ID string
+	// Record is the volume as it was when its removal began.
+	Record Record
+	// Removed is when, by the clock of the host that removed it.
+	Removed time.Time
+	// Trouble is why it cannot be restored, if it cannot.
+	Trouble error
+}
+
+// Trash lists what is in the trash.
+func (c *Catalog) Trash() ([]TrashEntry, error) {
+	if _, err := c.dirs[trashDir].Refresh(); err != nil {
+		return nil, err
+	}
+	ids, err := c.dirs[trashDir].Names()
+	if err != nil {
+		return nil, err
+	}
+	var all []TrashEntry
+	for _, id := range ids {
+		if CheckName(id) != nil {
+			continue
+		}
+		entry := TrashEntry{ID: id, Removed: trashedAt(id)}
+		if entry.Record, err = c.trashed(id); errors.Is(err, ErrNoEntry) {
+			continue // gone since
+		}
+		entry.Trouble = err
+		all = append(all, entry)
+	}
+	return all, nil
+}
+
+// trashedAt is the time in an entry's name; zero if there is none.
+func trashedAt(id string) time.Time {
+	if len(id) < len(trashTime) {
+		return time.Time{}
+	}
+	at, err := time.Parse(trashTime, id[:len(trashTime)])
+	if err != nil {
+		return time.Time{}
+	}
+	return at
+}
+
+// trashed reads the record of an entry.
+func (c *Catalog) trashed(id string) (Record, error) {
+	dir, err := c.openEntry(id)
+	if err != nil {
+		return Record{}, err
+	}
+	defer dir.Close()
+	data, err := dir.ReadFile(recordFile)
+	if err != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	var named struct {
+		Name string `json:"name"`
+	}
+	if err := json.Unmarshal(data, &named); err != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err := CheckName(named.Name); err != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return parseRecord(named.Name, data)
+}
+
+func (c *Catalog) openEntry(id string) (*tree.Dir, error) {
+	if CheckName(id) != nil {
+		return nil, ErrNoEntry
+	}
+	dir, err := c.dirs[trashDir].Open(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNoEntry
+	}
+	return dir, err
+}
+
+// Restore brings the data of a removed volume back to its path, under its own name or another
+// one, whose default path it then gets. Nothing that is there is touched. The record says
+// "removing" until [Catalog.Restored] is called with it, so that nobody mounts the volume half
+// there, and a call that was cut off may be repeated, or taken back by a removal.
+func (c *Catalog) Restore(id, as string) (Record, error) {
+	entry, err := c.openEntry(id)
+	if err != nil {
+		return Record{}, err
+	}
+	defer entry.Close()
+	record, err := c.trashed(id)
+	if err != nil {
+		return Record{}, err
+	}
+	if as != "" && as != record.Name {
+		if err := CheckName(as); err != nil {
+			return Record{}, err
+		}
+		record.Name, record.Path = as, "/"+as
+	}
+	if record.Directory, err = inodeOf(entry, dataDir); err != nil {
+		return Record{}, err
+	}
+	record.State, record.Trash, record.AccessPointID, record.Made = Removing, id, "", true
+	current, won, err := c.Add(record)
+	if err != nil {
+		return Record{}, err
+	}
+	if !won {
+		if current.State != Removing || current.Trash != id {
+			return Record{}, fmt.Errorf("%w: there is a volume %q", ErrTaken, record.Name)
+		}
+		record = current // of a call that was cut off
+	}
+	if err := c.bringBack(entry, record); err != nil {
+		if won {
+			err = errors.Join(err, c.DropRemoved(record))
+		}
+		return Record{}, err
+	}
+	return record, nil
+}
+
+// inodeOf is the inode of a directory in dir, 0 if there is none.
+func inodeOf(dir *tree.Dir, name string) (uint64, error) {
+	child, err := dir.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer child.Close()
+	id, err := child.Identity()
+	return id.Inode, err
+}
+
+// bringBack moves the data to the record's path, where nothing may be.
+func (c *Catalog) bringBack(entry *tree.Dir, record Record) error {
+	now, err := c.DirectoryOf(record)
+	if err != nil {
+		return err
+	}
+	switch {
+	case now != 0 && now == record.Directory:
+		return nil // by the call that was cut off
+	case now != 0:
+		return fmt.Errorf("%w: there is a directory %s", ErrTaken, record.Path)
+	}
+	neighbours, err := c.Neighbours(record)
+	if err != nil {
+		return err
+	}
+	for _, other := range neighbours {
+		if other.State == Removing && record.Within(other) {
+			return fmt.Errorf("%w: volume %q, which has the directory %s, is being removed", ErrTaken, other.Name, other.Path)
+		}
+	}
+	parent, _, err := c.root.Make(path.Dir(record.Path), parentMode)
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	if err := entry.Rename(dataDir, parent, path.Base(record.Path)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: its data is not there", ErrDamaged)
+		}
+		return err
+	}
+	return errors.Join(parent.Sync(), entry.Sync())
+}
+
+// Restored ends a restoration: the volume is ready, and its entry leaves the trash.
+func (c *Catalog) Restored(record Record) error {
+	id := record.Trash
+	now, err := c.DirectoryOf(record)
+	if err != nil {
+		return err
+	}
+	if now == 0 || now != record.Directory {
+		return fmt.Errorf("%w: it was removed again meanwhile", ErrTaken)
+	}
+	record.State, record.Trash, record.Directory = Ready, "", 0
+	if err := c.Replace(record); err != nil {
+		return err
+	}
+	return c.dropEmptyEntry(id)
+}

@@ -1,0 +1,193 @@
+package driver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+)
+
+// Trashed is a removed volume whose data is still there.
+type Trashed struct {
+	// Entry names it: of one name several may have been removed.
+	Entry      string    `json:"entry"`
+	Volume     string    `json:"volume"`
+	FileSystem string    `json:"filesystem"`
+	Path       string    `json:"path"`
+	Removed    time.Time `json:"removed"`
+	// Trouble is why it cannot be restored, if it cannot.
+	Trouble string `json:"trouble,omitempty"`
+}
+
+// Trash lists the removed volumes of all file systems in use, the latest first.
+func (d *Driver) Trash(ctx context.Context) ([]Trashed, error) {
+	all := []Trashed{}
+	for _, f := range d.usedFileSystems(d.known.All()) {
+		entries, err := f.trash(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			one := Trashed{Entry: e.ID, Volume: e.Record.Name, FileSystem: f.spec.String(), Path: e.Record.Path, Removed: e.Removed}
+			if e.Trouble != nil {
+				one.Trouble = e.Trouble.Error()
+			}
+			all = append(all, one)
+		}
+	}
+	slices.SortFunc(all, func(a, b Trashed) int { return cmp.Or(b.Removed.Compare(a.Removed), cmp.Compare(b.Entry, a.Entry)) })
+	return all, nil
+}
+
+func (f *fileSystem) trash(ctx context.Context) ([]catalog.TrashEntry, error) {
+	return withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) ([]catalog.TrashEntry, error) {
+		return c.Trash()
+	})
+}
+
+// Restore makes a removed volume a volume again, with its data and options, under its own name or
+// another one. What is an entry's name or the volume's; of several removed ones of that name the
+// latest is meant.
+func (d *Driver) Restore(ctx context.Context, what, as string) (name string, err error) {
+	f, entry, err := d.findTrashed(ctx, what)
+	if err != nil {
+		return "", fail("restore", what, err)
+	}
+	name = cmp.Or(as, entry.Record.Name)
+	if err := catalog.CheckName(name); err != nil {
+		return "", fail("restore", what, invalid{err})
+	}
+	release, err := d.takeTurn(ctx, name)
+	if err != nil {
+		return "", fail("restore", what, err)
+	}
+	defer release()
+	return name, fail("restore", what, f.restore(ctx, entry.ID, as))
+}
+
+func (d *Driver) findTrashed(ctx context.Context, what string) (*fileSystem, catalog.TrashEntry, error) {
+	var at *fileSystem
+	var found catalog.TrashEntry
+	for _, f := range d.usedFileSystems(d.known.All()) {
+		entries, err := f.trash(ctx)
+		if err != nil {
+			return nil, found, err
+		}
+		for _, e := range entries {
+			if e.ID == what || e.Record.Name == what && e.ID > found.ID {
+				at, found = f, e
+			}
+			if e.ID == what {
+				return at, found, e.Trouble
+			}
+		}
+	}
+	if at == nil {
+		return nil, found, fmt.Errorf("%w: docker-volume-efs trash list shows them", catalog.ErrNoEntry)
+	}
+	return at, found, found.Trouble
+}
+
+func (f *fileSystem) restore(ctx context.Context, id, as string) error {
+	record, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (catalog.Record, error) {
+		if err := errors.Join(c.CheckFormat(), ctx.Err()); err != nil {
+			return catalog.Record{}, err
+		}
+		return c.Restore(id, as)
+	})
+	if errors.Is(err, catalog.ErrTaken) {
+		return conflict{fmt.Errorf("%w: give the volume another name (--as NAME)", err)}
+	}
+	if err != nil {
+		return err
+	}
+	// The one that the volume had went with it.
+	if record, err = f.makeAccessPoint(ctx, record); err != nil {
+		return err
+	}
+	catalogID, err := withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (string, error) {
+		return c.ID(), c.Restored(record)
+	})
+	if err != nil {
+		return err
+	}
+	record.State, record.Trash, record.Directory = catalog.Ready, "", 0
+	home, err := f.point(ctx, record, catalogID)
+	if err != nil {
+		return err
+	}
+	return f.d.learn(map[string]knowledge{record.Name: {Record: record, FileSystem: f.spec.String(), Catalog: home}})
+}
+
+// trashEvery is how often the trash is looked through for what is too old.
+const trashEvery = time.Hour
+
+// checkTrash deletes what is in the trash for longer than the setting allows. It is run by one
+// goroutine for each file system at a time.
+func (d *Driver) checkTrash(ctx context.Context, f *fileSystem) {
+	keep := d.options.TrashKeep
+	if keep == 0 || f.main().established() == nil || time.Since(f.emptied) < trashEvery {
+		return
+	}
+	f.emptied = time.Now()
+	n, err := f.emptyTrash(ctx, func(e catalog.TrashEntry) bool { return !e.Removed.IsZero() && time.Since(e.Removed) > keep })
+	log := d.log.WithField("filesystem", f.spec)
+	if n > 0 {
+		log.Infof("%d removed volumes were in the trash for longer than %v and are deleted", n, keep)
+	}
+	if err != nil && d.life.Err() == nil {
+		log.Warnf("empty the trash: %v", err)
+	}
+}
+
+// emptyTrash deletes the entries that are meant, in the background, and returns how many.
+func (f *fileSystem) emptyTrash(ctx context.Context, meant func(catalog.TrashEntry) bool) (int, error) {
+	n, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (int, error) {
+		all, err := c.Trash()
+		if err != nil {
+			return 0, err
+		}
+		condemned := 0
+		for _, e := range all {
+			if !meant(e) {
+				continue
+			}
+			if err := errors.Join(ctx.Err(), c.Condemn(e.ID)); err != nil {
+				return condemned, err
+			}
+			condemned++
+		}
+		return condemned, nil
+	})
+	if n > 0 {
+		f.d.sweepSoon(f)
+	}
+	return n, err
+}
+
+// EmptyTrash deletes removed volumes for good, in the background: those named, or if none is, all
+// that were removed longer ago than age. It returns how many.
+func (d *Driver) EmptyTrash(ctx context.Context, entries []string, age time.Duration) (int, error) {
+	deleted := 0
+	missing := slices.Clone(entries)
+	for _, f := range d.usedFileSystems(d.known.All()) {
+		n, err := f.emptyTrash(ctx, func(e catalog.TrashEntry) bool {
+			if len(entries) == 0 {
+				return !e.Removed.IsZero() && time.Since(e.Removed) >= age
+			}
+			missing = slices.DeleteFunc(missing, func(id string) bool { return id == e.ID })
+			return slices.Contains(entries, e.ID)
+		})
+		if deleted += n; err != nil {
+			return deleted, err
+		}
+	}
+	if len(missing) > 0 {
+		return deleted, fmt.Errorf("%s: %w", missing[0], catalog.ErrNoEntry)
+	}
+	return deleted, nil
+}

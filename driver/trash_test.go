@@ -1,0 +1,144 @@
+package driver_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver"
+)
+
+func (h *testHost) trashed() []driver.Trashed {
+	h.t.Helper()
+	all, err := h.Trash(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return all
+}
+
+func TestTrash(t *testing.T) {
+	t.Run("is brought back on another host, with data and options", func(t *testing.T) {
+		shared := t.TempDir()
+		a, b := newHost(t, shared), newHost(t, shared)
+		a.create("data", "mode=0750", "remove=trash")
+		a.mount("data", "1")
+		a.write("data", "rows", "three")
+		a.unmount("data", "1")
+		a.remove("data")
+		all := b.trashed()
+		if len(all) != 1 || all[0].Volume != "data" || all[0].Path != "/data" || time.Since(all[0].Removed) > time.Hour || all[0].Trouble != "" {
+			t.Fatalf("the trash has %+v", all)
+		}
+		if name, err := b.Restore(t.Context(), "data", ""); err != nil || name != "data" {
+			t.Fatal(name, err)
+		}
+		b.mount("data", "2")
+		b.wantFile("data", "rows", "three")
+		if mode := b.status("data")["options"].(map[string]string)["mode"]; mode != "0750" {
+			t.Errorf("mode %q", mode)
+		}
+		if len(b.trashed()) != 0 {
+			t.Error("it is still in the trash")
+		}
+	})
+	t.Run("has the latest of several of a name first", func(t *testing.T) {
+		h := newHost(t, t.TempDir())
+		for _, content := range []string{"old", "new"} {
+			h.create("data")
+			h.mount("data", "1")
+			h.write("data", "file", content)
+			h.unmount("data", "1")
+			h.remove("data")
+			time.Sleep(1100 * time.Millisecond) // entries are told apart by the second
+		}
+		if _, err := h.Restore(t.Context(), "data", "copy"); err != nil {
+			t.Fatal(err)
+		}
+		h.mount("copy", "1")
+		h.wantFile("copy", "file", "new")
+		if _, err := h.Restore(t.Context(), h.trashed()[0].Entry, ""); err != nil {
+			t.Fatal(err)
+		}
+		h.mount("data", "1")
+		h.wantFile("data", "file", "old")
+	})
+	t.Run("says what is in the way", func(t *testing.T) {
+		h := newHost(t, t.TempDir())
+		h.create("data")
+		h.remove("data")
+		h.create("data")
+		_, err := h.Restore(t.Context(), "data", "")
+		wantKind(t, err, driver.Conflict, `there is a volume "data"`, "--as NAME")
+		_, err = h.Restore(t.Context(), "nothing", "")
+		wantKind(t, err, driver.Failed, "no such entry", "trash list")
+		_, err = h.Restore(t.Context(), "data", "../up")
+		wantKind(t, err, driver.Invalid)
+	})
+	t.Run("of another file system goes back there", func(t *testing.T) {
+		shared, elsewhere := t.TempDir(), t.TempDir()
+		a, b := newHost(t, shared), newHost(t, shared)
+		a.create("data", "filesystem=dir:"+elsewhere)
+		a.create("stays", "filesystem=dir:"+elsewhere)
+		a.remove("data")
+		if _, err := a.Restore(t.Context(), "data", ""); err != nil {
+			t.Fatal(err)
+		}
+		b.mount("data", "1")
+		if !exists(t, filepath.Join(elsewhere, "data")) {
+			t.Error("it is not where it was")
+		}
+	})
+	t.Run("is emptied by the setting", func(t *testing.T) {
+		shared := t.TempDir()
+		h := newHost(t, shared, func(o *driver.Options) { o.Check, o.TrashKeep = 10*time.Millisecond, time.Hour })
+		dir := filepath.Join(shared, ".docker-volume-efs/trash")
+		for _, name := range []string{"old", "new"} {
+			h.create(name)
+			h.remove(name)
+		}
+		all := h.trashed()
+		old := all[slices.IndexFunc(all, func(one driver.Trashed) bool { return one.Volume == "old" })].Entry
+		h.stop()
+		if err := os.Rename(filepath.Join(dir, old), filepath.Join(dir, "20200101T000000Z-ABCDEF-old")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(filepath.Join(dir, "by-hand"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		h.start()
+		eventually(t, "only the old one is gone", func() bool { return len(trash(t, shared)) == 1 })
+		time.Sleep(50 * time.Millisecond)
+		if left := trash(t, shared); len(left) != 1 || !exists(t, filepath.Join(dir, "by-hand")) {
+			t.Errorf("left are %v", left)
+		}
+	})
+	t.Run("is emptied by entry, by age, or all", func(t *testing.T) {
+		h := newHost(t, t.TempDir())
+		for _, name := range []string{"a", "b", "c"} {
+			h.create(name)
+			h.remove(name)
+		}
+		empty := func(want int, age time.Duration, entries ...string) {
+			t.Helper()
+			if n, err := h.EmptyTrash(t.Context(), entries, age); err != nil || n != want {
+				t.Errorf("%d deleted, %v, want %d", n, err, want)
+			}
+		}
+		empty(0, time.Hour)
+		empty(1, 0, h.trashed()[0].Entry)
+		if _, err := h.EmptyTrash(t.Context(), []string{"no-such-entry"}, 0); err == nil {
+			t.Error("what is not there was deleted")
+		}
+		empty(2, 0)
+		if len(h.trashed()) != 0 {
+			t.Error("something is left")
+		}
+		eventually(t, "it is gone from the file system", func() bool {
+			left, err := os.ReadDir(filepath.Join(h.options.FileSystem.Dir, ".docker-volume-efs/deleting"))
+			return err == nil && len(left) == 0
+		})
+	})
+}

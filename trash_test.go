@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver"
+	"github.com/docker-volume-efs/docker-volume-efs/plugin"
+)
+
+// bin plays the driver that has a trash.
+type bin struct {
+	entries  []string
+	age      time.Duration
+	what, as string
+}
+
+func (*bin) Drain(string, bool) error { return nil }
+
+func (*bin) Trash(context.Context) ([]driver.Trashed, error) {
+	return []driver.Trashed{{Entry: "20261121T120000Z-ABCDEF-data", Volume: "data", FileSystem: "fs-1", Path: "/data", Removed: time.Unix(0, 0)}}, nil
+}
+
+func (b *bin) Restore(_ context.Context, what, as string) (string, error) {
+	if what == "nothing" {
+		return "", errors.New("no such entry in the trash")
+	}
+	b.what, b.as = what, as
+	return "restored", nil
+}
+
+func (b *bin) EmptyTrash(_ context.Context, entries []string, age time.Duration) (int, error) {
+	b.entries, b.age = entries, age
+	return 3, nil
+}
+
+func TestTrashCommand(t *testing.T) {
+	data := t.TempDir()
+	listener, err := plugin.Listen(filepath.Join(data, controlSocket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, ended := &bin{}, make(chan error, 1)
+	go func() { ended <- plugin.ServeControl(listener, http.NotFoundHandler(), b, nil) }()
+	t.Cleanup(func() {
+		_ = listener.Close()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	for _, row := range []struct {
+		args   string
+		status int
+		says   string
+		want   bin
+	}{
+		{"list", 0, "20261121T120000Z-ABCDEF-data", bin{}},
+		{"list --json", 0, `"volume":"data"`, bin{}},
+		{"restore data", 0, "restored\n", bin{what: "data"}},
+		{"restore data --as other", 0, "restored\n", bin{what: "data", as: "other"}},
+		{"restore nothing", 1, "no such entry in the trash", bin{}},
+		{"restore", 2, "accepts 1 arg", bin{}},
+		{"empty a b", 0, "3 deleted\n", bin{entries: []string{"a", "b"}}},
+		{"empty --all", 0, "3 deleted\n", bin{}},
+		{"empty --older-than 30d", 0, "3 deleted\n", bin{age: 720 * time.Hour}},
+		{"empty", 2, "--older-than, or --all", bin{}},
+		{"empty a --all", 2, "--older-than, or --all", bin{}},
+		{"empty --older-than yesterday", 2, "such as 30d", bin{}},
+		{"list --data /nonexistent", 1, "list the trash", bin{}},
+	} {
+		t.Run(row.args, func(t *testing.T) {
+			*b = bin{}
+			args := strings.Fields(row.args)
+			if !strings.Contains(row.args, "--data") {
+				args = append(args, "--data", data)
+			}
+			var out strings.Builder
+			exit := exitUsage
+			command := trashCommand(&exit)
+			command.SetArgs(args)
+			command.SetOut(&out)
+			command.SilenceUsage, command.SilenceErrors = true, true
+			if err := command.ExecuteContext(t.Context()); err != nil {
+				out.WriteString(err.Error())
+			} else {
+				exit = 0
+			}
+			if exit != row.status || !strings.Contains(out.String(), row.says) {
+				t.Errorf("exit status %d, want %d: %q has no %q", exit, row.status, out.String(), row.says)
+			}
+			if b.what != row.want.what || b.as != row.want.as || b.age != row.want.age || !slices.Equal(b.entries, row.want.entries) {
+				t.Errorf("it was asked %+v, want %+v", *b, row.want)
+			}
+		})
+	}
+}
