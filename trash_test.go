@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -10,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 	"github.com/docker-volume-efs/docker-volume-efs/plugin"
 )
 
@@ -40,20 +44,56 @@ func (b *bin) EmptyTrash(_ context.Context, entries []string, age time.Duration)
 	return 3, nil
 }
 
-func TestTrashCommand(t *testing.T) {
-	data := t.TempDir()
+func (*bin) Volumes(context.Context) []driver.Volume {
+	return []driver.Volume{{Name: "data", FileSystem: "fs-1", Path: "/data", Remove: "trash", UsedBy: []string{"web-1", "web-2"}}, {Name: "old", Path: "/old", Remove: "trash", Adopted: true}}
+}
+
+func (*bin) Size(_ context.Context, name string, progress func(tree.Usage)) (tree.Usage, error) {
+	progress(tree.Usage{Bytes: 1, Files: 1})
+	if name == "old" {
+		return tree.Usage{}, errors.New("size volume \"old\": its directory is gone")
+	}
+	return tree.Usage{Bytes: 3 << 20, Files: 7}, nil
+}
+
+// controlled has a control socket in the result, a data directory, that does what c does.
+func controlled(t *testing.T, c plugin.Controlled) (data string) {
+	t.Helper()
+	data = t.TempDir()
 	listener, err := plugin.Listen(filepath.Join(data, controlSocket))
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, ended := &bin{}, make(chan error, 1)
-	go func() { ended <- plugin.ServeControl(listener, http.NotFoundHandler(), b, nil) }()
+	ended := make(chan error, 1)
+	go func() { ended <- plugin.ServeControl(listener, http.NotFoundHandler(), c, nil) }()
 	t.Cleanup(func() {
 		_ = listener.Close()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 	})
+	return data
+}
+
+// perform runs a command of cobra's and returns its exit status and what it says.
+func perform(t *testing.T, make func(exit *int) *cobra.Command, args ...string) (status int, says string) {
+	t.Helper()
+	var out strings.Builder
+	exit := exitUsage
+	command := make(&exit)
+	command.SetArgs(args)
+	command.SetOut(&out)
+	command.SetErr(io.Discard)
+	command.SilenceUsage, command.SilenceErrors = true, true
+	if err := command.ExecuteContext(t.Context()); err != nil {
+		return exit, out.String() + err.Error()
+	}
+	return 0, out.String()
+}
+
+func TestTrashCommand(t *testing.T) {
+	b := &bin{}
+	data := controlled(t, b)
 	for _, row := range []struct {
 		args   string
 		status int
@@ -80,19 +120,9 @@ func TestTrashCommand(t *testing.T) {
 			if !strings.Contains(row.args, "--data") {
 				args = append(args, "--data", data)
 			}
-			var out strings.Builder
-			exit := exitUsage
-			command := trashCommand(&exit)
-			command.SetArgs(args)
-			command.SetOut(&out)
-			command.SilenceUsage, command.SilenceErrors = true, true
-			if err := command.ExecuteContext(t.Context()); err != nil {
-				out.WriteString(err.Error())
-			} else {
-				exit = 0
-			}
-			if exit != row.status || !strings.Contains(out.String(), row.says) {
-				t.Errorf("exit status %d, want %d: %q has no %q", exit, row.status, out.String(), row.says)
+			exit, out := perform(t, trashCommand, args...)
+			if exit != row.status || !strings.Contains(out, row.says) {
+				t.Errorf("exit status %d, want %d: %q has no %q", exit, row.status, out, row.says)
 			}
 			if b.what != row.want.what || b.as != row.want.as || b.age != row.want.age || !slices.Equal(b.entries, row.want.entries) {
 				t.Errorf("it was asked %+v, want %+v", *b, row.want)

@@ -23,6 +23,7 @@ type Controlled interface {
 	Trash(ctx context.Context) ([]driver.Trashed, error)
 	Restore(ctx context.Context, what, as string) (name string, err error)
 	EmptyTrash(ctx context.Context, entries []string, age time.Duration) (deleted int, err error)
+	Inventory
 }
 
 var _ Controlled = (*driver.Driver)(nil)
@@ -35,6 +36,7 @@ func ServeControl(listener net.Listener, pages http.Handler, controlled Controll
 	mux.HandleFunc("GET "+DoctorPath, doctor.examine)
 	mux.HandleFunc("GET "+FilesPath, doctor.files)
 	serveTrash(mux, controlled)
+	serveVolumes(mux, controlled)
 	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, r *http.Request) {
 		on, err := strconv.ParseBool(r.URL.Query().Get("on"))
 		if err == nil {

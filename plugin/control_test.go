@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 )
 
 // drains plays the driver.
@@ -41,6 +42,18 @@ func (d *drains) Restore(_ context.Context, what, as string) (string, error) {
 
 func (d *drains) EmptyTrash(_ context.Context, entries []string, age time.Duration) (int, error) {
 	return len(entries) + int(age/time.Hour), nil
+}
+
+func (*drains) Volumes(context.Context) []driver.Volume {
+	return []driver.Volume{{Name: "data", FileSystem: "fs-1", Path: "/data", Remove: "trash", UsedBy: []string{"web-1", "web-2"}}, {Name: "old", Path: "/old", Remove: "trash", Adopted: true}}
+}
+
+func (*drains) Size(_ context.Context, name string, progress func(tree.Usage)) (tree.Usage, error) {
+	progress(tree.Usage{Bytes: 1, Files: 1})
+	if name == "old" {
+		return tree.Usage{}, errors.New("size volume \"old\": its directory is gone")
+	}
+	return tree.Usage{Bytes: 3 << 20, Files: 7}, nil
 }
 
 func TestControlSocketShowsThePagesAndDrains(t *testing.T) {
@@ -75,6 +88,9 @@ func TestControlSocketShowsThePagesAndDrains(t *testing.T) {
 		{"POST", "/drain?zone=nowhere&on=true", 400, "no mount target in zone \"nowhere\"\n"},
 		{"POST", "/drain?zone=a&on=perhaps", 400, "invalid syntax"},
 		{"POST", "/drain", 400, "invalid syntax"},
+		{"GET", "/volumes", 200, `{"volume":"data","filesystem":"fs-1","path":"/data","remove":"trash","used_by":["web-1","web-2"]}`},
+		{"GET", "/volumes/size?volume=data", 200, `{"bytes":3145728,"files":7,"done":true}`},
+		{"GET", "/volumes/size?volume=old", 200, `"error":"size volume \"old\": its directory is gone"`},
 		{"GET", "/trash", 200, `"entry":"20261121T120000Z-ABCDEF-data","volume":"data"`},
 		{"POST", "/trash/restore?what=data&as=web", 200, `{"volume":"web"}`},
 		{"POST", "/trash/restore?what=other", 400, "no such entry"},
