@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/nfs"
@@ -36,7 +38,8 @@ type fileSystem struct {
 	lost  chan struct{} // told when a mount target was left
 
 	presence *presence
-	emptied  time.Time // when its trash was last looked through; see checkTrash
+	deleting *rate.Limiter // of what is condemned
+	emptied  time.Time     // when its trash was last looked through; see checkTrash
 
 	checking, refreshing, sweeping atomic.Bool   // one goroutine at a time does each
 	moves, recoveries              atomic.Uint64 // see watchRecovery
@@ -58,6 +61,7 @@ func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 		transports: map[string]*transport{}, found: map[string]catalog.Found{},
 	}
 	f.presence = newPresence(f)
+	f.deleting = rate.NewLimiter(deletesPerSecond, deletesAtOnce)
 	return f
 }
 

@@ -222,6 +222,13 @@ func (d *Driver) sweepSoon(f *fileSystem) {
 	})
 }
 
+// deletesPerSecond is how fast a host deletes in the background: a file system's operations are
+// shared with its containers and with all other hosts. What is deleted at once goes unhindered.
+const (
+	deletesPerSecond = 200
+	deletesAtOnce    = 1000
+)
+
 // sweep does not take one of the file system's slots, nor an answer's time
 // limit: a large tree takes long. One at a time does it.
 func (d *Driver) sweep(ctx context.Context, f *fileSystem) error {
@@ -242,7 +249,7 @@ func (d *Driver) sweep(ctx context.Context, f *fileSystem) error {
 		defer f.sweeping.Store(false)
 		c, err := s.openCatalog(d.host.name)
 		if err == nil {
-			err = c.DeleteCondemned(ctx.Err)
+			err = c.DeleteCondemned(func() error { return f.deleting.Wait(ctx) })
 		}
 		ended <- err
 	})

@@ -4,7 +4,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
@@ -140,5 +142,45 @@ func TestTrash(t *testing.T) {
 			left, err := os.ReadDir(filepath.Join(h.options.FileSystem.Dir, ".docker-volume-efs/deleting"))
 			return err == nil && len(left) == 0
 		})
+	})
+}
+
+// A large tree is deleted at a rate that leaves the file system to others, and the deletion goes
+// on where a restart has cut it off.
+func TestDeletionIsLimitedAndOutlivesRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := t.TempDir()
+		k := func(o *driver.Options) { o.Kernel = &faults{} }
+		h := newHost(t, shared, k)
+		h.create("large", "remove=delete")
+		const files = 3000
+		for i := range files {
+			if err := os.WriteFile(filepath.Join(shared, "large", strconv.Itoa(i)), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		left := func() int {
+			all, err := filepath.Glob(filepath.Join(shared, ".docker-volume-efs/deleting/*/data/*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(all)
+		}
+		h.remove("large")
+		synctest.Wait()
+		if n := left(); n < 1500 || n > 2100 {
+			t.Errorf("at once %d files are left of %d", n, files)
+		}
+		time.Sleep(2 * time.Second)
+		if n := left(); n < 1200 || n > 1700 {
+			t.Errorf("after 2 s %d files are left", n)
+		}
+		h.create("other") // nobody waits for it
+		h.restart()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := left(); n != 0 {
+			t.Errorf("after a restart and a minute %d files are left", n)
+		}
 	})
 }
