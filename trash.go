@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 	"github.com/docker-volume-efs/docker-volume-efs/plugin"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/terminal"
 )
 
 // trashLimit bounds a question about the trash, which goes to the file systems.
@@ -77,11 +77,10 @@ func printTrash(out io.Writer, all []driver.Trashed) error {
 		return err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "ENTRY\tVOLUME\tREMOVED\tPATH\tFILE SYSTEM\tTROUBLE")
+	fmt.Fprint(table, terminal.Row("ENTRY", "VOLUME", "REMOVED", "PATH", "FILE SYSTEM", "TROUBLE"))
 	for _, one := range all {
-		fmt.Fprintln(table, strings.Join([]string{
-			one.Entry, one.Volume, one.Removed.Local().Format(time.DateTime), one.Path, one.FileSystem, one.Trouble,
-		}, "\t"))
+		fmt.Fprint(table, terminal.Row(one.Entry, one.Volume, one.Removed.Local().Format(time.DateTime),
+			one.Path, one.FileSystem, one.Trouble))
 	}
 	return table.Flush()
 }

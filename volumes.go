@@ -19,6 +19,7 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 	"github.com/docker-volume-efs/docker-volume-efs/plugin"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/terminal"
 )
 
 // listed is one volume as it is shown; Size is nil if nobody asked.
@@ -100,7 +101,7 @@ func measure(ctx context.Context, data string, all []listed, progress io.Writer)
 			if err := json.Unmarshal(line, &last); err != nil {
 				return err
 			}
-			fmt.Fprintf(progress, "\r%s: %s in %d files so far\x1b[K", all[i].Name, bytesText(last.Bytes), last.Files)
+			fmt.Fprintf(progress, "\r%s: %s in %d files so far\x1b[K", terminal.Plain(all[i].Name), bytesText(last.Bytes), last.Files)
 			return nil
 		})
 		fmt.Fprint(progress, "\r\x1b[K")
@@ -141,7 +142,7 @@ func printVolumes(out io.Writer, all []listed, sizes bool) error {
 	if sizes {
 		titles = append(titles, "SIZE", "FILES")
 	}
-	fmt.Fprintln(table, strings.Join(append(titles, "TROUBLE"), "\t"))
+	fmt.Fprint(table, terminal.Row(append(titles, "TROUBLE")...))
 	for _, v := range all {
 		remove := v.Remove
 		if v.Adopted {
@@ -151,7 +152,7 @@ func printVolumes(out io.Writer, all []listed, sizes bool) error {
 		if sizes {
 			cells = append(cells, bytesText(v.Size.Bytes), fmt.Sprint(v.Size.Files))
 		}
-		fmt.Fprintln(table, strings.Join(append(cells, strings.Join(v.Trouble, "; ")), "\t"))
+		fmt.Fprint(table, terminal.Row(append(cells, strings.Join(v.Trouble, "; "))...))
 	}
 	return table.Flush()
 }

@@ -2,4 +2,5 @@
 // and may hold what a terminal obeys.
 //
 //	fmt.Println(terminal.Plain(name))
+//	fmt.Fprint(table, terminal.Row("NAME", "ZONE")) // of a text/tabwriter
 package terminal

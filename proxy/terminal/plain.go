@@ -18,3 +18,12 @@ func Plain(text string) string {
 		return '?'
 	}, text)
 }
+
+// Row is a line of a text/tabwriter table: its cells, made plain.
+func Row(cells ...string) string {
+	plain := make([]string, len(cells))
+	for i, cell := range cells {
+		plain[i] = Plain(cell)
+	}
+	return strings.Join(plain, "\t") + "\n"
+}

@@ -15,3 +15,9 @@ func TestPlain(t *testing.T) {
 		}
 	}
 }
+
+func TestRowHasOnlyItsOwnTabs(t *testing.T) {
+	if got, want := terminal.Row("pg\tdata", "", "two\nlines"), "pg data\t\ttwo lines\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
