@@ -119,12 +119,10 @@ func parseBool(value string) (bool, error) {
 // Access checks the option "access" and the setting EFS_ACCESS.
 func Access(value string) (string, error) {
 	switch value {
-	case "shared":
+	case catalog.AccessShared, catalog.AccessExclusive:
 		return value, nil
-	case "exclusive":
-		return "", errors.New("exclusive access is not in this version yet; allowed: shared")
 	}
-	return "", errors.New("allowed: shared")
+	return "", errors.New("allowed: shared, exclusive")
 }
 
 // RemovePolicy checks the option "remove" and the setting EFS_REMOVE.
@@ -238,6 +236,14 @@ func (w *wanted) imply() error {
 	}
 	if o.TLS && o.Via == viaDirect && w.given["via"] {
 		return errNeedsRelay
+	}
+	if o.Access == catalog.AccessExclusive {
+		if o.ReadOnly {
+			return errors.New("access=exclusive is for who writes: leave readonly out, or use access=shared, which lets any number of hosts read")
+		}
+		if o.Via == viaDirect && w.given["via"] {
+			return errors.New("access=exclusive needs the relay, which stops a host that lost its lease: use via=relay, or leave via out")
+		}
 	}
 	if o.AccessPoint != "" && o.AccessPoint != catalog.OwnAccessPoint && !w.given["path"] {
 		w.path = "/" // the whole of what the access point shows

@@ -23,6 +23,7 @@ const (
 	deletingDir = "deleting"
 	pathsDir    = "paths"
 	hostsDir    = "hosts"
+	leasesDir   = "leases"
 	suffix      = ".json"
 	recordFile  = "record.json"
 	dataDir     = "data"
@@ -72,7 +73,7 @@ func (c *Catalog) open() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for _, name := range []string{tmpDir, volumesDir, trashDir, deletingDir, pathsDir, hostsDir} {
+	for _, name := range []string{tmpDir, volumesDir, trashDir, deletingDir, pathsDir, hostsDir, leasesDir} {
 		dir, _, err := c.base.Make(name, dirMode)
 		if err != nil {
 			return err

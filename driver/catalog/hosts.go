@@ -99,6 +99,22 @@ func (c *Catalog) Hosts(before map[string]FoundHost) (map[string]FoundHost, erro
 	return all, nil
 }
 
+// Sign is what changes with each renewal; a clock has no part in it.
+func (h FoundHost) Sign() string { return fmt.Sprint(h.stamp) }
+
+// Host returns one host's entry as it is now, [ErrNotFound] if there is none. One that is as it
+// was before costs one question to the server.
+func (c *Catalog) Host(id string, before FoundHost) (FoundHost, error) {
+	if _, err := c.dirs[hostsDir].Refresh(); err != nil {
+		return FoundHost{}, err
+	}
+	found, err := c.host(id, before)
+	if errors.Is(err, fs.ErrNotExist) {
+		return FoundHost{}, ErrNotFound
+	}
+	return found, err
+}
+
 func (c *Catalog) host(id string, before FoundHost) (FoundHost, error) {
 	dir := c.dirs[hostsDir]
 	if before.ID != "" {

@@ -16,11 +16,18 @@ import (
 
 // Version is the format of records and of the catalogue that this package writes.
 // VersionProtected is that of records of volumes that are not mounted in the clear, or not
-// as themselves: who does not know those options must not mount without them. It is the newest that
-// this package reads.
+// as themselves, VersionExclusive that of volumes that one host has at a time: who does not know
+// those options must not mount without them. It is the newest that this package reads.
 const (
 	Version          = 1
 	VersionProtected = 2
+	VersionExclusive = 3
+)
+
+// What the option "access" may be.
+const (
+	AccessShared    = "shared"
+	AccessExclusive = "exclusive"
 )
 
 // Same tells whether two records are one volume's, however far it has come.
@@ -31,6 +38,9 @@ func (r Record) Same(other Record) bool {
 // version is the oldest that says all of it.
 func (r Record) version() int {
 	o := r.Options
+	if o.Access == AccessExclusive {
+		return VersionExclusive
+	}
 	if o.TLS || o.IAM || o.Role != "" || o.AccessPoint != "" || r.AccessPointID != "" {
 		return VersionProtected
 	}
@@ -199,7 +209,7 @@ func parseRecord(name string, data []byte) (Record, error) {
 	if err := json.Unmarshal(data, &format); err != nil {
 		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if format.Version > VersionProtected {
+	if format.Version > VersionExclusive {
 		return Record{}, newer(format.Version)
 	}
 	var record Record
@@ -213,7 +223,7 @@ func parseRecord(name string, data []byte) (Record, error) {
 }
 
 func newer(version int) error {
-	return fmt.Errorf("%w (format %d, this one reads up to %d): upgrade the plugin on this host", ErrNewer, version, VersionProtected)
+	return fmt.Errorf("%w (format %d, this one reads up to %d): upgrade the plugin on this host", ErrNewer, version, VersionExclusive)
 }
 
 // checkPath allows the whole of an access point, which is somebody else's root.

@@ -153,6 +153,25 @@ func (c *Catalog) DeleteCondemned(more func() error) error {
 	}
 }
 
+// discard removes what is in tmp/: a file, or a directory that was to become a lease's.
+func (c *Catalog) discard(name string) error {
+	tmp := c.dirs[tmpDir]
+	err := tmp.Unlink(name)
+	if !errors.Is(err, syscall.EISDIR) {
+		return err
+	}
+	dir, err := tmp.Open(name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	names, err := dir.Names()
+	for _, inside := range names {
+		err = errors.Join(err, dir.Unlink(inside))
+	}
+	return errors.Join(err, tmp.RemoveEmpty(name))
+}
+
 func (c *Catalog) sweepTmp() error {
 	tmp := c.dirs[tmpDir]
 	names, err := tmp.Names()
@@ -163,7 +182,7 @@ func (c *Catalog) sweepTmp() error {
 	for _, name := range names {
 		stamp, err := tmp.FileStamp(name)
 		if err == nil && time.Since(time.Unix(stamp.Modified.Seconds, 0)) > staleAfter {
-			err = tmp.Unlink(name)
+			err = c.discard(name)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failed = err // the others go nevertheless

@@ -189,6 +189,26 @@ func (d *Dir) Touch(name string) error {
 	return nil
 }
 
+// TouchSelf has the file system record a change of the directory itself.
+func (d *Dir) TouchSelf() error {
+	now := []unix.Timespec{{Nsec: unix.UTIME_NOW}, {Nsec: unix.UTIME_NOW}}
+	if err := unix.UtimesNanoAt(d.fd, ".", now, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &fs.PathError{Op: "touch", Path: d.path, Err: err}
+	}
+	return nil
+}
+
+// SyncAll has all that was written to the directory's file system on disk (syncfs(2)): on NFS,
+// with the server.
+func (d *Dir) SyncAll() error {
+	return d.reopened(func(fd int) error {
+		if err := unix.Syncfs(fd); err != nil {
+			return &fs.PathError{Op: "syncfs", Path: d.path, Err: err}
+		}
+		return nil
+	})
+}
+
 // Sync has the directory's names on disk (fsync). On NFS the server has seen to
 // that already, and it costs nothing.
 func (d *Dir) Sync() error {
