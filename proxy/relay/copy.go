@@ -45,19 +45,25 @@ type direction struct {
 // run copies until the source's end, which is no error. Types are kept to the
 // end: splice works between *net.TCPConn and nothing else.
 func (d *direction) run(to, from net.Conn) error {
-	defer d.state.Store(finished)
-	for {
-		var err error
-		target, plainTo := to.(*net.TCPConn)
-		source, plainFrom := from.(*net.TCPConn)
+	target, plainTo := to.(*net.TCPConn)
+	source, plainFrom := from.(*net.TCPConn)
+	return d.repeat(from, func() error {
 		switch {
 		case plainTo && plainFrom:
-			err = d.splice(target, source)
+			return d.splice(target, source)
 		case plainFrom:
-			err = d.sealed(to, source)
+			return d.sealed(to, source)
 		default:
-			err = d.opened(to, from)
+			return d.opened(to, from)
 		}
+	})
+}
+
+// repeat has copy go on where the watch interrupted it.
+func (d *direction) repeat(from net.Conn, copy func() error) error {
+	defer d.state.Store(finished)
+	for {
+		err := copy()
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}

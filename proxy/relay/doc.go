@@ -14,8 +14,13 @@
 // Clients may have to prove who they are ([Relay.ServeSecured]). Until they have, they
 // cost no connection to a mount target, and there are never many of them.
 //
-// It does not choose mount targets, knows nothing of NFS's messages, and does
-// not close listeners. All methods are safe for concurrent use.
+// A relay may have a [Gate], which says from one write to the next whether clients' bytes may
+// pass. Then, and only then, it looks at NFS's messages: a session that a client gets is kept
+// from it until the gate has confirmed that it may have one. What clients send is copied, and
+// of what comes back only the rest of long fragments is spliced.
+//
+// It does not choose mount targets, takes no part in what it passes, and does not close
+// listeners. All methods are safe for concurrent use.
 //
 //	r := &relay.Relay{Group: group, Log: log}
 //	go r.Serve(ctx, listener)

@@ -28,8 +28,12 @@ type Opener func(ctx context.Context, conn *net.TCPConn) (net.Conn, error)
 
 // ServeSecured is [Relay.Serve] for clients that have to prove who they are. A handshake
 // may take 5 s, the wait for its turn included. MaxPerClient does not concern these
-// clients: all that another relay serves come from one address.
+// clients: all that another relay serves come from one address. A relay with a Gate has no
+// such clients: it is an error.
 func (r *Relay) ServeSecured(ctx context.Context, listener *net.TCPListener, open Opener) error {
+	if r.Gate != nil {
+		return errors.New("a relay with a gate serves plain clients only")
+	}
 	return r.accept(ctx, listener, open)
 }
 

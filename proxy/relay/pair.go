@@ -34,6 +34,7 @@ type pair struct {
 	ending sync.Once
 
 	up, down direction // client to mount target, and back
+	fence    *fence    // nil: there is no gate
 
 	// losing: the mount target's side is gone, another connection is sought.
 	// moving: one to the mount target that is in use now is sought.
@@ -54,6 +55,9 @@ func newPair(r *Relay, client *net.TCPConn, address netip.Addr) *pair {
 	p := &pair{relay: r, client: client, wire: client, address: address}
 	p.ctx, p.cancel = context.WithCancel(r.ctx)
 	p.wants, p.wanted = context.WithCancel(p.ctx)
+	if r.Gate != nil {
+		p.fence = &fence{gate: r.Gate, ctx: p.ctx}
+	}
 	return p
 }
 
@@ -65,6 +69,9 @@ func (p *pair) serve() {
 		return
 	}
 	if p.open == nil && p.relay.SpeakFirst > 0 && !p.speaks() {
+		return
+	}
+	if !p.enters() {
 		return
 	}
 	upstream, err := p.relay.take(p.ctx)
@@ -116,7 +123,7 @@ func (p *pair) attached() *upstream {
 
 // upward reports whether the client ended its side as it should.
 func (p *pair) upward(upstream *upstream) bool {
-	if err := p.up.run(upstream.conn, p.wire); err != nil {
+	if err := p.send(upstream); err != nil {
 		p.broken(upstream, err)
 		return false
 	}
@@ -128,7 +135,7 @@ func (p *pair) upward(upstream *upstream) bool {
 
 // downward reports whether the mount target ended its side as it should.
 func (p *pair) downward(upstream *upstream) bool {
-	if err := p.down.run(p.wire, upstream.conn); err != nil {
+	if err := p.receive(upstream); err != nil {
 		p.broken(upstream, err)
 		return false
 	}
@@ -163,6 +170,11 @@ func closed(conn *net.TCPConn) bool {
 // broken ends the pair after an error of either side.
 func (p *pair) broken(upstream *upstream, err error) {
 	if p.ctx.Err() != nil {
+		return
+	}
+	if isBarred(err) {
+		p.bar(err)
+		p.end(true)
 		return
 	}
 	if !p.clientGone() {
@@ -210,6 +222,11 @@ func (p *pair) end(hard bool) {
 		p.mu.Unlock()
 		if upstream != nil {
 			p.relay.settle(upstream, hard)
+			if p.fence != nil {
+				// Before it leaves: Fence waits for those that it finds.
+				p.cancel()
+				upstream.reset()
+			}
 		}
 		p.relay.leave(p)
 		p.cancel()

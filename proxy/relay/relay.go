@@ -71,6 +71,9 @@ type Relay struct {
 	// when they have something to send; those that only look whether somebody listens
 	// then cost the mount target nothing.
 	SpeakFirst time.Duration
+	// Gate says whether bytes of clients, all of which are plain then, may pass to the mount
+	// target; nil: always.
+	Gate Gate
 	// Log hears of what an operator should know; nil: nobody does.
 	Log logrus.FieldLogger
 

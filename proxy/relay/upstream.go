@@ -73,6 +73,10 @@ func (r *Relay) connect(ctx context.Context) (*upstream, error) {
 func (r *Relay) secure(ctx context.Context, conn *net.TCPConn, target proxy.Target) (*upstream, error) {
 	u := &upstream{target: target, conn: conn, tcp: conn, since: time.Now()}
 	u.moved = u.since
+	if r.Gate != nil {
+		// Whatever closes it, the end of this process among that, drops what was not sent.
+		_ = conn.SetLinger(0)
+	}
 	if r.Secure == nil {
 		return u, nil
 	}

@@ -55,6 +55,9 @@ func (r *Relay) look(now time.Time) {
 			continue
 		}
 		r.follow(p, u)
+		if p.keepsBack() {
+			p.lookAtClient() // nobody reads from it
+		}
 		if p.idle() {
 			continue // nothing is under way: not worth a system call
 		}
