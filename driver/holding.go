@@ -1,0 +1,313 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/lease"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
+)
+
+const (
+	// mountShare is what a call keeps of its time for the mount, after it has waited for a lease.
+	mountShare = 5 * time.Second
+	// exclusiveWarm is how long an exclusive volume stays mounted after its last use: docker run
+	// mounts, unmounts and mounts again within milliseconds, and another host may be waiting.
+	exclusiveWarm = 100 * time.Millisecond
+	// leaveTries is how long is waited between two tries to give a lease back.
+	leaveTries = time.Second
+	// flushLimit is how long a server may take to write what the kernel still has.
+	flushLimit = 20 * time.Second
+)
+
+// holding is an exclusive volume's lease on this host, with the NFS client and the relay that are
+// of it alone. It ends for good: the next mount has a new one.
+type holding struct {
+	f         *fileSystem
+	lease     *lease.Lease
+	transport *transport
+	left      chan struct{} // closed when it has ended
+	leaving   bool          // guarded by the file system's mu
+}
+
+// isExclusive tells whether a volume is mounted by one host at a time.
+func isExclusive(r catalog.Record) bool { return r.Options.Access == catalog.AccessExclusive }
+
+// isFenced tells whether that is enforced: a local directory has no server and no relay.
+func (f *fileSystem) isFenced(r catalog.Record) bool {
+	return isExclusive(r) && f.spec.Kind != filesystem.Directory
+}
+
+// holdingOf returns what this host holds of a volume, nil if that is nothing.
+func (f *fileSystem) holdingOf(volume string) *holding {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.holdings[volume]
+}
+
+// transportFor returns the transport to mount a volume by. That of an exclusive volume comes with its
+// lease, for which the call waits.
+func (f *fileSystem) transportFor(ctx context.Context, record catalog.Record) (*transport, error) {
+	if !f.isFenced(record) {
+		return f.transportOf(record), nil
+	}
+	for {
+		h := f.holdingOf(record.Name)
+		if h == nil {
+			return f.acquire(ctx, record)
+		}
+		f.mu.Lock()
+		ending := h.leaving
+		f.mu.Unlock()
+		if !ending && h.lease.Over() == nil {
+			return h.transport, nil
+		}
+		select { // an earlier one is just being given back, or was found to be lost
+		case <-h.left:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("its lease is still being given back: %w", ctx.Err())
+		}
+	}
+}
+
+// mountedBy returns the transport by which a volume is or would be mounted, nil if that is not
+// known: an exclusive volume has none without its lease.
+func (f *fileSystem) mountedBy(record catalog.Record) *transport {
+	if !f.isFenced(record) {
+		return f.transportOf(record)
+	}
+	if h := f.holdingOf(record.Name); h != nil {
+		return h.transport
+	}
+	return nil
+}
+
+// acquire waits for a volume's lease. The caller has the volume's turn.
+func (f *fileSystem) acquire(ctx context.Context, record catalog.Record) (*transport, error) {
+	if err := f.leaseStore.make(ctx, record.Name); err != nil {
+		return nil, err
+	}
+	waiting := ctx
+	if end, limited := ctx.Deadline(); limited {
+		var cancel context.CancelFunc
+		waiting, cancel = context.WithDeadline(ctx, end.Add(-mountShare))
+		defer cancel()
+	}
+	l, err := f.leases.Acquire(waiting, record.Name)
+	if err != nil {
+		return nil, err
+	}
+	id, err := f.catalogID(ctx)
+	if err != nil {
+		f.spawnLeave(f.hold(l, record.Options, f.protectionFor(record), ""))
+		return nil, err
+	}
+	return f.hold(l, record.Options, f.protectionFor(record), leaseIdentity(id, record.Name, l.Tenure)).transport, nil
+}
+
+// hold begins a holding.
+func (f *fileSystem) hold(l *lease.Lease, o catalog.Options, p protection, identity string) *holding {
+	h := &holding{
+		f: f, lease: l, left: make(chan struct{}),
+		transport: &transport{fs: f, options: o.NFS, via: viaRelay, protection: p, lease: l, clientIdentity: identity},
+	}
+	f.mu.Lock()
+	f.holdings[l.Volume] = h
+	f.transports["lease "+identity] = h.transport
+	f.mu.Unlock()
+	f.keepLeases.Do(func() { f.d.spawn(func() { f.leases.Run(f.d.life) }) })
+	f.d.spawn(func() { h.watch(f.d.life) })
+	return h
+}
+
+// adopt goes on with an exclusive volume's lease of an earlier run, nil for other relays.
+func (f *fileSystem) adopt(identity string, e endpoint) *lease.Lease {
+	if e.Volume == "" {
+		return nil
+	}
+	l := f.leases.Adopt(e.Volume, e.Tenure)
+	k, _ := f.d.known.Get(e.Volume)
+	f.hold(l, k.Record.Options, e.Protection, identity)
+	return l
+}
+
+// leaveUnmounted gives back what an earlier run held and that is not mounted any more.
+func (d *Driver) leaveUnmounted() {
+	for _, f := range d.allFileSystems() {
+		f.mu.Lock()
+		volumes := slices.Collect(maps.Keys(f.holdings))
+		f.mu.Unlock()
+		for _, volume := range volumes {
+			if _, mounted := d.uses.table.Get(volume); !mounted {
+				d.leave(volume)
+			}
+		}
+	}
+}
+
+// watch fences the relay whenever the gate shuts, and ends a holding that was lost.
+func (h *holding) watch(ctx context.Context) {
+	log := h.f.d.log.WithField("volume", h.lease.Volume)
+	for h.lease.Shut(ctx) == nil {
+		h.fence()
+		if h.lease.Over() == nil {
+			log.Warn("its lease could not be renewed in time: nothing is written until it is")
+			if h.lease.Wait(ctx) == nil {
+				log.Info("its lease is renewed")
+				continue
+			}
+		}
+		over := h.lease.Over()
+		if lost := new(lease.LostError); errors.As(over, &lost) {
+			h.lost(lost)
+		}
+		return
+	}
+}
+
+func (h *holding) fence() {
+	if one := h.f.d.relays.find(h.transport.identity(viaRelay)); one != nil {
+		one.Fence()
+	}
+}
+
+// lost ends a holding that another host has taken. Containers here that use the volume get
+// errors, as from a disk that was pulled out.
+func (h *holding) lost(why error) {
+	d, volume := h.f.d, h.lease.Volume
+	d.log.WithField("volume", volume).Errorf("%v: its containers here cannot write any more; stop them", why)
+	d.setTrouble(volume, why.Error()+": its containers here get errors; stop them")
+	h.f.leases.Forget(h.lease)
+	d.cutOff(volume)
+	h.end()
+	d.withdrawSoon(volume)
+}
+
+// end forgets a holding whose gate is shut for good. What is mounted stays until its containers
+// are gone.
+func (h *holding) end() {
+	f := h.f
+	if s := h.transport.established(); s != nil {
+		h.transport.reset(s)
+	}
+	f.d.relays.close(h.transport.identity(viaRelay))
+	f.mu.Lock()
+	if f.holdings[h.lease.Volume] == h {
+		delete(f.holdings, h.lease.Volume)
+	}
+	delete(f.transports, "lease "+h.transport.clientIdentity)
+	f.mu.Unlock()
+	close(h.left)
+}
+
+// leave gives a volume's lease back, if this host holds it and no container uses it. The
+// caller has the volume's turn.
+func (d *Driver) leave(volume string) {
+	if u, ok := d.uses.table.Get(volume); ok && u.total() > 0 {
+		return
+	}
+	for _, f := range d.allFileSystems() {
+		if h := f.holdingOf(volume); h != nil {
+			f.spawnLeave(h)
+		}
+	}
+}
+
+func (f *fileSystem) spawnLeave(h *holding) {
+	f.mu.Lock()
+	begun := h.leaving
+	h.leaving = true
+	f.mu.Unlock()
+	if !begun {
+		f.d.stragglers.Go(func() { h.leave(f.d.life) })
+	}
+}
+
+// leave takes leave of the server and gives the lease back. As long as that fails it is tried
+// again: another host may have the volume only after it, or when this host was silent for a
+// whole term.
+func (h *holding) leave(ctx context.Context) {
+	log := h.f.d.log.WithField("volume", h.lease.Volume)
+	for failed := ""; ; {
+		h.unmount()
+		h.lease.End(lease.ErrReleased)
+		h.fence()
+		err := h.f.leases.Release(ctx, h.lease)
+		if err == nil || h.lease.Over() != nil && !errors.Is(h.lease.Over(), lease.ErrReleased) {
+			break // given back, or lost: watch says so
+		}
+		if failed != err.Error() && ctx.Err() == nil {
+			failed = err.Error()
+			log.Warnf("its lease cannot be given back yet: %v", err)
+		}
+		timer := time.NewTimer(leaveTries)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return // the next start goes on
+		}
+	}
+	if errors.Is(h.lease.Over(), lease.ErrReleased) {
+		h.end()
+		h.f.d.withdrawSoon(h.lease.Volume)
+	}
+}
+
+// flush has the server get all that the kernel still has to write to an exclusive volume, which
+// must be so before its lease is given back.
+func (d *Driver) flush(volume string) error {
+	if k, ok := d.known.Get(volume); !ok || !isExclusive(k.Record) {
+		return nil
+	}
+	if u, ok := d.uses.table.Get(volume); !ok || u.Boot != d.host.boot {
+		return nil
+	}
+	for _, f := range d.allFileSystems() {
+		if h := f.holdingOf(volume); h != nil && h.lease.Over() == nil {
+			return d.flushNow(volume)
+		}
+	}
+	return nil
+}
+
+func (d *Driver) flushNow(volume string) error {
+	written := make(chan error, 1)
+	d.stragglers.Go(func() {
+		dir, err := tree.Open(d.mountpoint(volume))
+		if err == nil {
+			err = errors.Join(dir.SyncAll(), dir.Close())
+		}
+		written <- err
+	})
+	timer := time.NewTimer(flushLimit)
+	defer timer.Stop()
+	select {
+	case err := <-written:
+		return err
+	case <-timer.C:
+		return fmt.Errorf("what its containers wrote is not on the file system yet: %w", errSilent)
+	}
+}
+
+// unmount gives the root mount up and waits until the kernel has taken leave of the server, not
+// forever: all is written.
+func (h *holding) unmount() {
+	s := h.transport.established()
+	if s == nil {
+		return
+	}
+	h.transport.reset(s)
+	timer := time.NewTimer(detachLimit)
+	defer timer.Stop()
+	select {
+	case <-s.root.Finished():
+	case <-timer.C:
+	}
+}

@@ -1,0 +1,220 @@
+package lease_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/lease"
+)
+
+// shelf is a store of one lease that works, or does not.
+type shelf struct {
+	mu      sync.Mutex
+	entry   lease.Entry
+	signs   map[string]int
+	self    string
+	broken  error
+	evicted []lease.Tenure
+}
+
+func (s *shelf) do(f func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken != nil {
+		return s.broken
+	}
+	return f()
+}
+
+func (s *shelf) Look(context.Context, string) (e lease.Entry, err error) {
+	err = s.do(func() error { e = s.entry; return nil })
+	return e, err
+}
+
+func (s *shelf) Take(_ context.Context, _ string, from, to lease.Entry) error {
+	return s.do(func() error {
+		if s.entry != from {
+			return lease.ErrTaken
+		}
+		s.entry = to
+		return nil
+	})
+}
+
+func (s *shelf) Sign(_ context.Context, _ string, h lease.Host) (sign lease.Sign, err error) {
+	err = s.do(func() error { sign = lease.Sign(fmt.Sprint(s.signs[h.ID])); return nil })
+	return sign, err
+}
+
+func (s *shelf) Renew(context.Context) error {
+	return s.do(func() error { s.signs[s.self]++; return nil })
+}
+
+func (s *shelf) Evict(_ context.Context, _ string, t lease.Tenure) error {
+	return s.do(func() error { s.evicted = append(s.evicted, t); return nil })
+}
+
+func (s *shelf) breakDown(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.broken = err
+}
+
+// stood is an entry of another host.
+func stood(serial uint64) lease.Entry {
+	return lease.Entry{Serial: serial, Tenure: lease.Tenure{Epoch: serial, Host: hostB}}
+}
+
+func newShelf(entry lease.Entry) (*shelf, *lease.Keeper) {
+	s := &shelf{entry: entry, signs: map[string]int{}, self: hostA.ID}
+	return s, &lease.Keeper{Self: hostA, Store: s}
+}
+
+func TestFreeLeaseIsTakenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, k := newShelf(lease.Entry{Serial: 41})
+		begun := time.Now()
+		l, err := k.Acquire(t.Context(), "v")
+		if err != nil || !l.Open() || time.Since(begun) > 0 || len(s.evicted) > 0 {
+			t.Fatalf("%v; after %v, evicted %v", err, time.Since(begun), s.evicted)
+		}
+		if want := (lease.Tenure{Epoch: 42, Host: hostA}); s.entry.Tenure != want || l.Tenure != want {
+			t.Errorf("the lease is %+v, told %+v", s.entry, l.Tenure)
+		}
+		if err := k.Release(t.Context(), l); err != nil || !s.entry.Free() || l.Open() || len(k.Held()) > 0 {
+			t.Errorf("given back: %v, %+v", err, s.entry)
+		}
+		if err := l.Wait(t.Context()); !errors.Is(err, lease.ErrReleased) {
+			t.Errorf("its gate says %v", err)
+		}
+	})
+}
+
+func TestLeaseOfASilentHostIsTakenAfterATerm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, k := newShelf(stood(5))
+		begun := time.Now()
+		_, err := k.Acquire(t.Context(), "v")
+		if took := time.Since(begun); err != nil || took < lease.Term || took > lease.Term+time.Second {
+			t.Errorf("%v, after %v", err, took)
+		}
+		if want := []lease.Tenure{{Epoch: 5, Host: hostB}}; fmt.Sprint(s.evicted) != fmt.Sprint(want) {
+			t.Errorf("evicted are %v", s.evicted)
+		}
+	})
+}
+
+func TestLeaseOfALivingHostIsNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, k := newShelf(stood(5))
+		go func() {
+			for t.Context().Err() == nil {
+				time.Sleep(lease.Every)
+				_ = s.do(func() error { s.signs[hostB.ID]++; return nil })
+			}
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		_, err := k.Acquire(ctx, "v")
+		held := new(lease.HeldError)
+		if !errors.As(err, &held) || held.By != hostB || held.Left <= lease.Term-lease.Every-time.Second || held.Left > lease.Term {
+			t.Errorf("it fails with %v", err)
+		}
+		if s.entry != stood(5) {
+			t.Errorf("the lease is %+v", s.entry)
+		}
+	})
+}
+
+func TestGateShutsBeforeTheTermEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, k := newShelf(lease.Entry{})
+		l, err := k.Acquire(t.Context(), "v")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go k.Run(ctx)
+		time.Sleep(time.Hour)
+		if !l.Open() {
+			t.Fatal("the gate is shut though the lease is renewed")
+		}
+		s.breakDown(errors.New("partition"))
+		cut := time.Now()
+		if err := l.Shut(t.Context()); err != nil || l.Open() {
+			t.Fatal(err)
+		}
+		if took := time.Since(cut); took >= lease.Term-time.Second || took < lease.Term/2 {
+			t.Errorf("it is shut %v after the last sign may have been given", took)
+		}
+		time.Sleep(time.Minute)
+		s.breakDown(nil)
+		begun := time.Now()
+		if err := l.Wait(t.Context()); err != nil || time.Since(begun) > time.Second {
+			t.Errorf("it opens with %v after %v", err, time.Since(begun))
+		}
+		if s.entry.Serial < 2 {
+			t.Error("nobody confirmed that the lease was not taken meanwhile")
+		}
+	})
+}
+
+func TestHolderThatComesBackHearsThatItLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, k := newShelf(lease.Entry{})
+		l, err := k.Acquire(t.Context(), "v")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go k.Run(ctx)
+		s.breakDown(errors.New("partition"))
+		time.Sleep(2 * lease.Term)
+		s.breakDown(nil)
+		_ = s.do(func() error { s.entry = stood(s.entry.Serial + 1); return nil })
+		lost := new(lease.LostError)
+		if err := l.Wait(t.Context()); !errors.As(err, &lost) || lost.To != hostB.Name || l.Open() {
+			t.Errorf("it is told %v", err)
+		}
+		if err := l.Confirm(t.Context()); !errors.As(err, &lost) {
+			t.Errorf("confirming says %v", err)
+		}
+	})
+}
+
+func TestAdoptedLeaseIsConfirmedFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mine := lease.Tenure{Epoch: 3, Host: hostA}
+		s, k := newShelf(lease.Entry{Serial: 9, Tenure: mine})
+		l := k.Adopt("v", mine)
+		if l.Open() {
+			t.Error("it is open before anybody asked")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go k.Run(ctx)
+		if err := l.Wait(t.Context()); err != nil || s.entry.Serial <= 9 || s.entry.Tenure != mine {
+			t.Errorf("%v; the lease is %+v", err, s.entry)
+		}
+	})
+}
+
+func TestPreemptEvictsAndFrees(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, k := newShelf(stood(5))
+		host, err := k.Preempt(t.Context(), "v")
+		if err != nil || host != hostB || !s.entry.Free() || len(s.evicted) == 0 || s.evicted[0].Epoch != 5 {
+			t.Errorf("%v, %v; the lease is %+v, evicted %v", host, err, s.entry, s.evicted)
+		}
+		if host, err := k.Preempt(t.Context(), "v"); err != nil || host != (lease.Host{}) {
+			t.Errorf("again: %v, %v", host, err)
+		}
+	})
+}

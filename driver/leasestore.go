@@ -1,0 +1,99 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/lease"
+)
+
+// leaseStore keeps leases in the file system's catalogue. A host's sign of life is the renewal of
+// its entry there, as long as that says that it uses the volume.
+type leaseStore struct {
+	f *fileSystem
+
+	mu    sync.Mutex // guards signs
+	signs map[string]catalog.FoundHost
+}
+
+var _ lease.Store = (*leaseStore)(nil)
+
+// onCatalog runs a question that returns an error alone.
+func (s *leaseStore) onCatalog(ctx context.Context, question func(c *catalog.Catalog) error) error {
+	_, err := withCatalog(ctx, s.f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
+		return struct{}{}, question(c)
+	})
+	return err
+}
+
+// make makes the lease of a volume that has none. Its serial is greater than those of an earlier
+// volume of that name, so that no NFS client's identity comes twice.
+func (s *leaseStore) make(ctx context.Context, volume string) error {
+	return s.onCatalog(ctx, func(c *catalog.Catalog) error {
+		if _, err := c.Lease(volume); !errors.Is(err, catalog.ErrNotFound) {
+			return err
+		}
+		return c.MakeLease(volume, lease.Entry{Serial: uint64(time.Now().UnixNano())}.String())
+	})
+}
+
+// Look implements [lease.Store].
+func (s *leaseStore) Look(ctx context.Context, volume string) (lease.Entry, error) {
+	name, err := withCatalog(ctx, s.f, func(_ context.Context, c *catalog.Catalog, _ *session) (string, error) {
+		return c.Lease(volume)
+	})
+	if errors.Is(err, catalog.ErrNotFound) {
+		err = lease.ErrNone
+	}
+	if err != nil {
+		return lease.Entry{}, err
+	}
+	return lease.Parse(name)
+}
+
+// Take implements [lease.Store].
+func (s *leaseStore) Take(ctx context.Context, volume string, from, to lease.Entry) error {
+	return s.onCatalog(ctx, func(c *catalog.Catalog) error {
+		done, err := c.TakeLease(volume, from.String(), to.String())
+		if err == nil && !done {
+			err = lease.ErrTaken
+		}
+		return err
+	})
+}
+
+// Sign implements [lease.Store].
+func (s *leaseStore) Sign(ctx context.Context, volume string, host lease.Host) (lease.Sign, error) {
+	s.mu.Lock()
+	before := s.signs[host.ID]
+	s.mu.Unlock()
+	found, err := withCatalog(ctx, s.f, func(_ context.Context, c *catalog.Catalog, _ *session) (catalog.FoundHost, error) {
+		return c.Host(host.ID, before)
+	})
+	if errors.Is(err, catalog.ErrNotFound) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	s.signs[host.ID] = found
+	s.mu.Unlock()
+	if _, uses := found.Volumes[volume]; !uses {
+		return "", nil
+	}
+	return lease.Sign(found.Sign()), nil
+}
+
+// Renew implements [lease.Store].
+func (s *leaseStore) Renew(ctx context.Context) error {
+	return errors.Join(s.f.presence.renew(ctx), s.f.presence.whyUntold())
+}
+
+// Evict implements [lease.Store].
+func (s *leaseStore) Evict(ctx context.Context, volume string, t lease.Tenure) error {
+	return s.f.evict(ctx, volume, t)
+}

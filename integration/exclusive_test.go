@@ -1,0 +1,267 @@
+//go:build integration
+
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// journal is a container's program that appends a line with its host's name to a file, again and
+// again, and says when it cannot.
+const journal = `busybox sh -c 'n=0; while n=$((n+1)) && echo "%s $n" >>/data/journal; do sleep 0.05; done; echo cannot write; sleep 600'`
+
+// exclusive is an exclusive volume with a container on one host at a time.
+type exclusive struct {
+	*site
+	volume string
+}
+
+func newExclusive(t *testing.T, volume string) *exclusive {
+	e := &exclusive{newSite(t), volume}
+	e.hosts[0].sh("docker volume create -d efs -o access=exclusive " + volume)
+	return e
+}
+
+// start is the command that starts the writer on a host; it ends when the writer runs.
+func (e *exclusive) start(one *siteHost) string {
+	return fmt.Sprintf("docker run -d --name writer --network none -v %s:/data "+journal, e.volume, one.h.Name())
+}
+
+// lines are the journal's, as the server has them, by the host that wrote them, in order.
+func (e *exclusive) lines() (writers []string, count map[string]int) {
+	e.t.Helper()
+	content, err := os.ReadFile(filepath.Join(e.lab.Server.Dir("/export"), e.volume, "journal"))
+	if err != nil && !os.IsNotExist(err) {
+		e.t.Fatal(err)
+	}
+	count = map[string]int{}
+	for line := range strings.Lines(string(content)) {
+		host, _, whole := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		if !whole {
+			e.t.Errorf("the journal has the line %q", line)
+		}
+		if count[host]++; len(writers) == 0 || writers[len(writers)-1] != host {
+			writers = append(writers, host)
+		}
+	}
+	return writers, count
+}
+
+// writes waits until a host's writer has appended more lines.
+func (e *exclusive) writes(one *siteHost) {
+	e.t.Helper()
+	_, before := e.lines()
+	e.eventually(30*time.Second, one.h.Name()+" writes", func() bool {
+		_, now := e.lines()
+		return now[one.h.Name()] > before[one.h.Name()]+3
+	})
+}
+
+// wrote checks who has written, in which order: nobody comes again after another.
+func (e *exclusive) wrote(want ...string) {
+	e.t.Helper()
+	if writers, count := e.lines(); fmt.Sprint(writers) != fmt.Sprint(want) {
+		e.t.Errorf("the journal was written by %v (%v lines), want %v", writers, count, want)
+	}
+}
+
+// partition cuts a host off from the file server, until healed.
+func (one *siteHost) partition() {
+	one.sh("for c in 'INPUT -p tcp --sport' 'OUTPUT -p tcp --dport'; do iptables -I $c 2049 -j DROP; done")
+	one.t.Cleanup(func() { _, _ = one.h.Run(context.Background(), healed) })
+}
+
+const healed = "for c in 'INPUT -p tcp --sport' 'OUTPUT -p tcp --dport'; do iptables -D $c 2049 -j DROP 2>/dev/null || true; done"
+
+func (one *siteHost) heal() { one.sh(healed) }
+
+// takeover starts the writer on a host and tells how long that took.
+func (e *exclusive) takeover(one *siteHost, atMost time.Duration) {
+	e.t.Helper()
+	begun := time.Now()
+	one.sh(e.start(one))
+	took := time.Since(begun)
+	e.t.Logf("the writer runs on %s after %.1f s", one.h.Name(), took.Seconds())
+	if took > atMost {
+		e.t.Errorf("it took %v, want %v at most", took, atMost)
+	}
+	e.writes(one)
+}
+
+// leaseTerm is how long a host has to be silent until its lease can be taken (docs/exclusive.md).
+const leaseTerm = 15 * time.Second
+
+// slowHost is what docker run takes on a test host, beyond waiting for a lease.
+const slowHost = 8 * time.Second
+
+func TestExclusiveVolume(t *testing.T) {
+	e := newExclusive(t, "pgdata")
+	a, b := e.hosts[0], e.hosts[1]
+	a.sh(e.start(a))
+	e.writes(a)
+
+	said := b.fails(30*time.Second, e.start(b))
+	if !strings.Contains(said, "host host-a has it for itself (access=exclusive): stop its container there") {
+		t.Errorf("a second host is told %q", said)
+	}
+	b.sh("docker rm -f writer >/dev/null")
+	if got := a.sh("docker volume inspect -f '{{.Status.lease}}' pgdata"); got != "this host's" {
+		t.Errorf("Status on host-a says %q", got)
+	}
+	e.wrote("host-a")
+
+	// A second container of the same host shares it.
+	a.sh("docker run --rm --network none -v pgdata:/data busybox grep -q host-a /data/journal")
+
+	a.sh("docker rm -f writer >/dev/null")
+	e.takeover(b, slowHost)
+	e.wrote("host-a", "host-b")
+	if said := a.sh("docker volume rm pgdata 2>&1 || true"); !strings.Contains(said, "host-b uses it") {
+		t.Errorf("its removal from the other host is told %q", said)
+	}
+	b.sh("docker rm -f writer >/dev/null")
+	a.sh("docker volume rm pgdata && docker volume create -d efs -o access=exclusive pgdata")
+	a.sh(e.start(a))
+	e.writes(a)
+	e.wrote("host-a")
+	a.sh("docker rm -f writer >/dev/null")
+}
+
+func TestExclusiveVolumeOfAHostWithoutPower(t *testing.T) {
+	e := newExclusive(t, "powerless")
+	a, b := e.hosts[0], e.hosts[1]
+	a.sh(e.start(a))
+	e.writes(a)
+	a.h.PowerOff()
+	e.takeover(b, leaseTerm+2*time.Second+slowHost)
+	if err := a.h.PowerOn(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a.engine.CloseIdleConnections()
+	if err := a.install(t.Context()); err != nil { // what is in /run has gone
+		t.Fatal(err)
+	}
+	a.sh("docker rm -f writer >/dev/null 2>&1 || true")
+	e.writes(b)
+	e.wrote("host-a", "host-b")
+	b.sh("docker rm -f writer >/dev/null")
+	e.takeover(a, slowHost)
+	a.sh("docker rm -f writer >/dev/null")
+}
+
+// TestExclusiveVolumeOfAHostThatComesBack has the old holder come back in several ways, after
+// another host has taken its volume. It must not write one byte more, and hears of it.
+func TestExclusiveVolumeOfAHostThatComesBack(t *testing.T) {
+	for _, row := range []struct {
+		name           string
+		leave, return_ func(e *exclusive, a *siteHost)
+	}{
+		{
+			"from a partition",
+			func(_ *exclusive, a *siteHost) { a.partition() },
+			func(_ *exclusive, a *siteHost) { a.heal() },
+		},
+		{
+			"from a pause of the whole machine",
+			func(e *exclusive, a *siteHost) {
+				if err := a.h.Pause(e.t.Context()); err != nil {
+					e.t.Fatal(err)
+				}
+			},
+			func(e *exclusive, a *siteHost) {
+				if err := a.h.Resume(e.t.Context()); err != nil {
+					e.t.Fatal(err)
+				}
+			},
+		},
+		{
+			"from a stop of the plugin's processes",
+			func(_ *exclusive, a *siteHost) { a.sh("pkill -STOP -f '[d]ocker-volume-efs.* serve'") },
+			func(_ *exclusive, a *siteHost) { a.sh("pkill -CONT -f '[d]ocker-volume-efs.* serve'") },
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			e := newExclusive(t, "comesback")
+			a, b := e.hosts[0], e.hosts[1]
+			a.sh(e.start(a))
+			e.writes(a)
+			row.leave(e, a)
+			e.takeover(b, leaseTerm+2*time.Second+slowHost)
+			row.return_(e, a)
+			e.eventually(time.Minute, "the old writer gets an error", func() bool {
+				return strings.Contains(a.sh("docker logs writer 2>&1"), "cannot write")
+			})
+			e.eventually(time.Minute, "Status on the old host says why", func() bool {
+				return strings.Contains(a.sh("docker volume inspect -f '{{.Status.trouble}}' comesback"), "lost its lease to host host-b")
+			})
+			e.writes(b)
+			e.wrote("host-a", "host-b")
+			t.Logf("the old writer says: %s", a.sh("docker logs writer 2>&1 | tail -n 2"))
+			a.sh("docker rm -f writer >/dev/null")
+			b.sh("docker rm -f writer >/dev/null")
+			e.takeover(a, slowHost)
+			a.sh("docker rm -f writer >/dev/null")
+		})
+	}
+}
+
+// TestExclusiveVolumeKeepsItsHost has what must not cost a host its lease.
+func TestExclusiveVolumeKeepsItsHost(t *testing.T) {
+	e := newExclusive(t, "keeps")
+	a, b := e.hosts[0], e.hosts[1]
+	a.sh(e.start(a))
+	e.writes(a)
+	for _, row := range []struct {
+		name string
+		do   func()
+	}{
+		{"the plugin is killed", func() { a.sh("pkill -KILL -f '[d]ocker-volume-efs.* serve'") }},
+		{"a partition shorter than the term", func() {
+			a.partition()
+			time.Sleep(leaseTerm / 2)
+			a.heal()
+		}},
+		{"the plugin is disabled and enabled", func() { a.sh("docker plugin disable -f " + siteDriver + " && docker plugin enable " + siteDriver) }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			row.do()
+			e.writes(a)
+			if said := b.fails(30*time.Second, e.start(b)); !strings.Contains(said, "host-a has it for itself") {
+				t.Errorf("the other host is told %q", said)
+			}
+			b.sh("docker rm -f writer >/dev/null")
+			e.wrote("host-a")
+		})
+	}
+	a.sh("docker rm -f writer >/dev/null")
+}
+
+func TestExclusiveVolumeIsPreempted(t *testing.T) {
+	e := newExclusive(t, "preempted")
+	a, b := e.hosts[0], e.hosts[1]
+	a.sh(e.start(a))
+	e.writes(a)
+	preempt := "d=/var/lib/docker/plugins/$(docker plugin inspect -f '{{.Id}}' " + siteDriver +
+		"); $d/rootfs/docker-volume-efs preempt preempted --data $d/propagated-mount"
+	if said := a.fails(10*time.Second, preempt); !strings.Contains(said, "this host itself has it") {
+		t.Errorf("the holder is told %q", said)
+	}
+	a.partition()
+	if said := b.sh(preempt); said != "taken from host host-a" {
+		t.Errorf("the command says %q", said)
+	}
+	e.takeover(b, slowHost)
+	a.heal()
+	e.eventually(time.Minute, "the old writer gets an error", func() bool {
+		return strings.Contains(a.sh("docker logs writer 2>&1"), "cannot write")
+	})
+	e.wrote("host-a", "host-b")
+	a.sh("docker rm -f writer >/dev/null")
+	b.sh("docker rm -f writer >/dev/null")
+}
