@@ -49,9 +49,9 @@ func TestLookupOfWhatIsNoGoodRecord(t *testing.T) {
 		{"a protected volume in the old format", with(`"access":`, `"tls": true, "access":`), catalog.ErrDamaged},
 		{"a plain volume in the format of protected ones", with(`"version": 1`, `"version": 2`), catalog.ErrDamaged},
 		{"IAM without TLS", strings.NewReplacer(`"version": 1`, `"version": 2`, `"access":`, `"iam": true, "access":`).Replace(text(t, record("data"))), catalog.ErrDamaged},
-		{"the next version", with(`"version": 1`, `"version": 3`), catalog.ErrNewer},
-		{"the next version, which looks different", `{"version":3,"name":7,"path":[]}`, catalog.ErrNewer},
-		{"the next version alone", `{"version":3}`, catalog.ErrNewer},
+		{"the next version", with(`"version": 1`, `"version": 4`), catalog.ErrNewer},
+		{"the next version, which looks different", `{"version":4,"name":7,"path":[]}`, catalog.ErrNewer},
+		{"the next version alone", `{"version":4}`, catalog.ErrNewer},
 		{"no state", with(`"state": "ready",`, ""), catalog.ErrDamaged},
 		{"an unknown state", with(`"ready"`, `"Ready"`), catalog.ErrDamaged},
 		{"no path", path(""), catalog.ErrDamaged},
@@ -222,7 +222,7 @@ func TestLookupAgain(t *testing.T) {
 		}
 	})
 	t.Run("tells of damage each time", func(t *testing.T) {
-		for content, want := range map[string]error{"x": catalog.ErrDamaged, `{"version":3}`: catalog.ErrNewer} {
+		for content, want := range map[string]error{"x": catalog.ErrDamaged, `{"version":4}`: catalog.ErrNewer} {
 			root := t.TempDir()
 			c := open(t, root)
 			write(t, inside(root, "volumes", "data.json"), content)

@@ -75,7 +75,7 @@ func TestNeighboursThatCannotBeRead(t *testing.T) {
 		}, catalog.ErrDamaged},
 		{"a newer one with a path of its own", "x", func(t *testing.T, root string, c *catalog.Catalog) {
 			add(t, c, record("x", at("/far/away")))
-			write(t, inside(root, "volumes", "x.json"), `{"version":3}`)
+			write(t, inside(root, "volumes", "x.json"), `{"version":4}`)
 		}, catalog.ErrNewer},
 		{"a damaged one named as the directory around", "a", func(t *testing.T, root string, _ *catalog.Catalog) {
 			write(t, inside(root, "volumes", "a.json"), "x")

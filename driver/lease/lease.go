@@ -163,15 +163,16 @@ var errLater = errors.New("an earlier step was taken late")
 // catchUp finds out who has taken a step: perhaps this host, whose answer was lost.
 func (l *Lease) catchUp(ctx context.Context) error {
 	current, err := l.keeper.Store.Look(ctx, l.Volume)
-	if err != nil {
+	gone := errors.Is(err, ErrNone)
+	if err != nil && !gone {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case current.Serial < l.entry.Serial: // an older look
+	case !gone && current.Serial < l.entry.Serial: // an older look
 		return errLater
-	case current.Tenure == l.Tenure && current.From == Tenure{}:
+	case !gone && current.Tenure == l.Tenure && current.From == Tenure{}:
 		l.entry = current
 		return errLater
 	case l.over == nil:

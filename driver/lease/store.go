@@ -27,6 +27,9 @@ const (
 // ErrTaken reports a step from an entry that is not the lease's any more.
 var ErrTaken = errors.New("another host has taken the lease")
 
+// ErrNone reports a volume that has no lease: it was removed.
+var ErrNone = errors.New("the volume has no lease")
+
 // Sign is a host's latest sign of life: it changes with each, and is not compared with a
 // clock. "" is that of a host that does not claim to use the volume.
 type Sign string
