@@ -12,6 +12,7 @@ export LAB_SUITE
 FUZZTIME ?= 10s
 # Which tests or benchmarks the targets integration and bench run.
 RUN ?= .
+SCHEDULES ?= 100000
 
 # Root may not own the tree (sudo make): git would refuse to describe it.
 VERSION ?= $(or $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null),dev)
@@ -110,6 +111,10 @@ integration: lab ## The tests on the hosts (RUN=Protocol, LAB_SUITE=trixie|bookw
 .PHONY: soak
 soak: ## Postgres under pgbench for 10 minutes on each path, with a move every 20 s
 	@ZONES_SOAK=10m ZONES_SOAK_VIA='relay direct' $(MAKE) integration RUN='TestZones/host-d/Postgres'
+
+.PHONY: model
+model: ## The lease protocol in 100,000 simulated schedules of each kind (SCHEDULES=n)
+	@LEASE_SCHEDULES=$(SCHEDULES) go test -count=1 -timeout 60m -v -run 'TestAtMostOneHostWrites' ./driver/lease
 
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME=10s

@@ -55,7 +55,7 @@ Usually it runs as a managed Docker plugin and nobody calls it by hand:
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(&status), relayCommand(&status), statusCommand(&status), doctorCommand(&status), volumesCommand(&status), trashCommand(&status), drainCommand(&status))
+	root.AddCommand(serveCommand(&status), relayCommand(&status), statusCommand(&status), doctorCommand(&status), volumesCommand(&status), trashCommand(&status), drainCommand(&status), preemptCommand(&status))
 	if err := root.Execute(); err != nil {
 		if exit, ok := errors.AsType[exitStatus](err); ok {
 			return int(exit) // whoever ended with it has said why

@@ -130,3 +130,13 @@ func TestTrashCommand(t *testing.T) {
 		})
 	}
 }
+
+func (*bin) Preempt(_ context.Context, volume string) (string, error) {
+	switch volume {
+	case "held":
+		return "web-2", nil
+	case "free":
+		return "", nil
+	}
+	return "", errors.New("no such volume")
+}

@@ -347,6 +347,9 @@ func TestCreateRefuses(t *testing.T) {
 		"a role without IAM":            {"v", opts("role=arn:aws:iam::123456789012:role/x", "iam=off"), []string{"needs iam=on"}},
 		"no role's ARN":                 {"v", opts("role=admin"), []string{`role="admin"`, "arn:aws:iam::"}},
 		"TLS without a relay":           {"v", opts("tls=on", "via=direct", "filesystem=fs-0123456789abcdef0.efs.eu-west-1.amazonaws.com"), []string{"need the relay"}},
+		"a word that is no access":      {"v", opts("access=private"), []string{`access="private"`, "shared, exclusive"}},
+		"one host that only reads":      {"v", opts("access=exclusive", "readonly=true"), []string{"for who writes", "access=shared"}},
+		"one host without a relay":      {"v", opts("access=exclusive", "via=direct"), []string{"needs the relay", "leave via out"}},
 		"a malformed file system":       {"v", opts("filesystem=smb://x"), []string{"smb://x", "nfs://host"}},
 		"an absent local directory":     {"v", opts("filesystem=dir:/does/not/exist"), []string{"does not exist on this host"}},
 	} {

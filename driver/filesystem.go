@@ -14,6 +14,7 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/lease"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/nfs"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
@@ -37,18 +38,22 @@ type fileSystem struct {
 	slots chan struct{} // one for each call under way
 	lost  chan struct{} // told when a mount target was left
 
-	presence *presence
-	deleting *rate.Limiter // of what is condemned
-	emptied  time.Time     // when its trash was last looked through; see checkTrash
+	presence   *presence
+	leases     *lease.Keeper
+	leaseStore *leaseStore
+	keepLeases sync.Once
+	deleting   *rate.Limiter // of what is condemned
+	emptied    time.Time     // when its trash was last looked through; see checkTrash
 
 	checking, refreshing, sweeping atomic.Bool   // one goroutine at a time does each
 	moves, recoveries              atomic.Uint64 // see watchRecovery
 
 	mu          sync.Mutex // guards the following fields
 	transports  map[string]*transport
-	group       *proxy.Group // nil until it is needed, and of a local directory
-	tls         *efs.Client  // of a protected transport in use, nil if there is none
-	whereabouts whereabouts  // of the group's targets
+	holdings    map[string]*holding // of exclusive volumes, by name
+	group       *proxy.Group        // nil until it is needed, and of a local directory
+	tls         *efs.Client         // of a protected transport in use, nil if there is none
+	whereabouts whereabouts         // of the group's targets
 	trouble     error
 	troubled    time.Time
 	listed      listed
@@ -58,9 +63,11 @@ type fileSystem struct {
 func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 	f := &fileSystem{
 		d: d, spec: spec, slots: make(chan struct{}, callsAtOnce), lost: make(chan struct{}, 1),
-		transports: map[string]*transport{}, found: map[string]catalog.Found{},
+		transports: map[string]*transport{}, holdings: map[string]*holding{}, found: map[string]catalog.Found{},
 	}
 	f.presence = newPresence(f)
+	f.leaseStore = &leaseStore{f: f, signs: map[string]catalog.FoundHost{}}
+	f.leases = &lease.Keeper{Self: lease.Host{ID: d.host.id, Name: d.host.name}, Store: f.leaseStore}
 	f.deleting = rate.NewLimiter(deletesPerSecond, deletesAtOnce)
 	return f
 }
@@ -83,7 +90,8 @@ func (f *fileSystem) transport(options nfs.Options, via string, p protection) *t
 	return t
 }
 
-// transportOf returns the transport of a volume.
+// transportOf returns the transport of a volume, as far as it is shared: an exclusive one is
+// mounted by a transport of its own (transportFor), and looked at by this.
 func (f *fileSystem) transportOf(r catalog.Record) *transport {
 	return f.transport(r.Options.NFS, r.Options.Via, f.protectionFor(r))
 }

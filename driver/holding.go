@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
@@ -33,6 +32,7 @@ type holding struct {
 	lease     *lease.Lease
 	transport *transport
 	left      chan struct{} // closed when it has ended
+	unmounted atomic.Bool   // Docker has taken a mount away that is not counted; see orphans
 	leaving   bool          // guarded by the file system's mu
 }
 
@@ -135,20 +135,6 @@ func (f *fileSystem) adopt(identity string, e endpoint) *lease.Lease {
 	k, _ := f.d.known.Get(e.Volume)
 	f.hold(l, k.Record.Options, e.Protection, identity)
 	return l
-}
-
-// leaveUnmounted gives back what an earlier run held and that is not mounted any more.
-func (d *Driver) leaveUnmounted() {
-	for _, f := range d.allFileSystems() {
-		f.mu.Lock()
-		volumes := slices.Collect(maps.Keys(f.holdings))
-		f.mu.Unlock()
-		for _, volume := range volumes {
-			if _, mounted := d.uses.table.Get(volume); !mounted {
-				d.leave(volume)
-			}
-		}
-	}
 }
 
 // watch fences the relay whenever the gate shuts, and ends a holding that was lost.

@@ -137,6 +137,11 @@ func (d *Driver) status(name string, k knowledge) map[string]any {
 		}
 	}
 	d.addTransport(status, k)
+	if f, err := d.fileSystemOf(k); err == nil {
+		if text := d.leaseText(f, k.Record); text != "" {
+			status["lease"] = text
+		}
+	}
 	d.addHosts(status, name, k)
 	if trouble := d.troublesOf(name, k); len(trouble) > 0 {
 		status["trouble"] = trouble
@@ -200,7 +205,11 @@ func (d *Driver) addTransport(status map[string]any, k knowledge) {
 	if err != nil {
 		return
 	}
-	s := f.transportOf(k.Record).established()
+	t := f.mountedBy(k.Record)
+	if t == nil {
+		return
+	}
+	s := t.established()
 	if s == nil {
 		return
 	}
@@ -213,7 +222,7 @@ func (d *Driver) addTransport(status map[string]any, k knowledge) {
 	if p.AccessPoint != "" {
 		status["access_point"] = p.AccessPoint
 	}
-	status["nfs_client"] = f.transportOf(k.Record).identity(s.path)
+	status["nfs_client"] = t.identity(s.path)
 	if s.path == viaRelay {
 		status["relay"] = s.serverNow().String()
 	}

@@ -60,6 +60,7 @@ func (d *Driver) mountFrom(ctx context.Context, f *fileSystem, name, id string) 
 	defer func() {
 		if err != nil {
 			d.withdrawSoon(name)
+			d.leave(name)
 		}
 	}()
 	record, err := f.record(ctx, name)
@@ -75,7 +76,10 @@ func (d *Driver) mountFrom(ctx context.Context, f *fileSystem, name, id string) 
 		}
 	case catalog.Ready:
 	}
-	t := f.transportOf(record)
+	t, err := f.transportFor(ctx, record)
+	if err != nil {
+		return err
+	}
 	dir, s, err := t.openDir(ctx, pathOn(record))
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("its directory %s on %s is gone: restore it there, or remove the volume: %w", record.Path, f.spec, err)
@@ -173,6 +177,9 @@ func (d *Driver) unmount(name, id string) error {
 	if err != nil {
 		return err
 	}
+	if !changed {
+		d.noteUnmount(name)
+	}
 	if changed && left == 0 {
 		d.startIdle(name)
 		d.withdrawSoon(name)
@@ -191,7 +198,15 @@ func (d *Driver) startIdle(name string) {
 	if d.closed || d.idle[name] != nil {
 		return
 	}
-	d.idle[name] = time.AfterFunc(d.options.Warm, func() { d.spawn(func() { d.detachIdle(name) }) })
+	d.idle[name] = time.AfterFunc(d.warm(name), func() { d.spawn(func() { d.detachIdle(name) }) })
+}
+
+// warm is how long a volume stays mounted after its last use.
+func (d *Driver) warm(name string) time.Duration {
+	if k, ok := d.known.Get(name); ok && isExclusive(k.Record) {
+		return min(d.options.Warm, exclusiveWarm)
+	}
+	return d.options.Warm
 }
 
 func (d *Driver) stopIdle(name string) {
@@ -212,6 +227,7 @@ func (d *Driver) detachIdle(name string) {
 	d.stopIdle(name)
 	if err := d.detach(name, false); err != nil {
 		d.log.WithField("volume", name).Errorf("detach: %v", err)
+		time.AfterFunc(leaveTries, func() { d.startIdle(name) })
 	}
 }
 
@@ -221,12 +237,17 @@ func (d *Driver) detach(name string, force bool) error {
 	if u, ok := d.uses.table.Get(name); ok && !force && u.total() > 0 {
 		return nil
 	}
+	if err := d.flush(name); err != nil && !force {
+		return err
+	}
 	if err := d.detachNow(name); err != nil {
 		return err
 	}
 	// Only an empty directory goes; one with content was not ours.
 	_ = os.Remove(d.mountpoint(name))
-	return d.uses.forget(name, force)
+	err := d.uses.forget(name, force)
+	d.leave(name)
+	return err
 }
 
 const (

@@ -238,10 +238,12 @@ func (w *wanted) imply() error {
 		return errNeedsRelay
 	}
 	if o.Access == catalog.AccessExclusive {
-		if o.ReadOnly {
+		switch {
+		case o.ReadOnly && w.given["access"]:
 			return errors.New("access=exclusive is for who writes: leave readonly out, or use access=shared, which lets any number of hosts read")
-		}
-		if o.Via == viaDirect && w.given["via"] {
+		case o.ReadOnly: // it was the setting's
+			o.Access = catalog.AccessShared
+		case o.Via == viaDirect && w.given["via"]:
 			return errors.New("access=exclusive needs the relay, which stops a host that lost its lease: use via=relay, or leave via out")
 		}
 	}

@@ -217,6 +217,9 @@ func (d *Driver) withdraw(ctx context.Context, name string) {
 		return
 	}
 	for _, f := range d.allFileSystems() {
+		if f.holdingOf(name) != nil {
+			continue // its lease is given back first
+		}
 		change, changed := f.presence.withdraw(name)
 		if !changed {
 			continue

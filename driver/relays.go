@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/lease"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/state"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/relay"
@@ -37,6 +38,9 @@ type endpoint struct {
 	// Protection is what the relay gives to the bytes, in the file system's Region.
 	Protection protection `json:"protection,omitzero"`
 	Region     string     `json:"region,omitempty"`
+	// Volume and Tenure are set for an exclusive volume's relay.
+	Volume string       `json:"volume,omitempty"`
+	Tenure lease.Tenure `json:"tenure,omitzero"`
 }
 
 // relays are the relays that run on this host, by their transport's identity.
@@ -53,6 +57,22 @@ type relayed struct {
 	fs         *fileSystem
 	addr       netip.AddrPort
 	protection protection
+	listener   net.Listener
+}
+
+// gate lets bytes pass as long as this host has a lease, from the kernel's NFS client of that
+// lease: the one that others evict.
+type gate struct {
+	*lease.Lease
+	owner string
+}
+
+// Introduce implements [relay.Gate].
+func (g gate) Introduce(owner []byte) error {
+	if string(owner) != g.owner {
+		return fmt.Errorf("the kernel introduces itself as %q, and other hosts would evict %q: unset the NFS client's identifier on this host (nfs4_unique_id, or nfs_client/identifier in sysfs)", owner, g.owner)
+	}
+	return nil
 }
 
 const (
@@ -76,9 +96,10 @@ func (r *relays) reopen() {
 		}
 		f := r.d.fileSystem(spec)
 		f.useTargets(r.latest(f, e), true)
-		if _, err := r.open(identity, f, e.Protection, e.Region); err != nil {
+		l := f.adopt(identity, e)
+		if _, err := r.open(identity, f, e.Protection, e.Region, l); err != nil {
 			r.d.log.WithField("filesystem", spec).Errorf("relay at port %d: %v; trying again", e.Port, err)
-			r.d.spawn(func() { r.openLater(identity, f, e) })
+			r.d.spawn(func() { r.openLater(identity, f, e, l) })
 		}
 	}
 }
@@ -95,13 +116,13 @@ func (r *relays) latest(f *fileSystem, e endpoint) whereabouts {
 }
 
 // openLater waits for a port that another process has taken.
-func (r *relays) openLater(identity string, f *fileSystem, e endpoint) {
+func (r *relays) openLater(identity string, f *fileSystem, e endpoint, l *lease.Lease) {
 	tick := time.NewTicker(takenAgain)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			if _, err := r.open(identity, f, e.Protection, e.Region); err == nil {
+			if _, err := r.open(identity, f, e.Protection, e.Region, l); err == nil {
 				r.d.log.WithField("filesystem", f.spec).Info("the relay has its port again")
 				return
 			}
@@ -112,8 +133,8 @@ func (r *relays) openLater(identity string, f *fileSystem, e endpoint) {
 }
 
 // open returns the address of a transport's relay, which it starts if need be. The file
-// system's targets must be known.
-func (r *relays) open(identity string, f *fileSystem, p protection, region string) (netip.AddrPort, error) {
+// system's targets must be known. With a lease, bytes pass as long as this host has it.
+func (r *relays) open(identity string, f *fileSystem, p protection, region string, l *lease.Lease) (netip.AddrPort, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if one := r.running[identity]; one != nil {
@@ -128,7 +149,10 @@ func (r *relays) open(identity string, f *fileSystem, p protection, region strin
 	addr := listener.Addr().(*net.TCPAddr).AddrPort()
 	one := &relayed{
 		Relay: &relay.Relay{Group: group, Admit: r.d.admit, Log: r.d.log.WithField("filesystem", f.spec)},
-		fs:    f, protection: p, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()),
+		fs:    f, protection: p, listener: listener, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()),
+	}
+	if l != nil {
+		one.Gate = gate{l, clientOwner + identity}
 	}
 	if p.TLS {
 		one.Secure = f.d.tls.of(f.spec, p, region).Secure
@@ -138,9 +162,13 @@ func (r *relays) open(identity string, f *fileSystem, p protection, region strin
 	for _, t := range group.State().Targets {
 		targets = append(targets, t.Target)
 	}
-	err = r.endpoints.Put(identity, endpoint{
+	e = endpoint{
 		FileSystem: f.spec.String(), Port: addr.Port(), Boot: r.d.host.boot, Targets: targets, HomeZone: group.State().Home, Protection: p, Region: region,
-	})
+	}
+	if l != nil {
+		e.Volume, e.Tenure = l.Volume, l.Tenure
+	}
+	err = r.endpoints.Put(identity, e)
 	if err != nil {
 		return netip.AddrPort{}, errors.Join(err, listener.Close())
 	}
@@ -176,6 +204,36 @@ func (r *relays) listen(identity string, port uint16) (*net.TCPListener, error) 
 		}
 	}
 	return listener, nil
+}
+
+// find returns a transport's relay, nil if it does not run.
+func (r *relays) find(identity string) *relayed {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.running[identity]
+}
+
+// close ends a transport's relay for good: whoever still wants to connect is refused.
+func (r *relays) close(identity string) {
+	r.mu.Lock()
+	one := r.running[identity]
+	delete(r.running, identity)
+	r.mu.Unlock()
+	if err := r.endpoints.Delete(identity); err != nil {
+		r.d.log.Errorf("forget a relay: %v", err)
+	}
+	if kept := r.d.options.Listeners; kept != nil {
+		if err := kept.Drop(relayPrefix + identity); err != nil {
+			r.d.log.Errorf("close a relay: %v", err)
+		}
+	}
+	if one == nil {
+		return
+	}
+	now, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = one.Shutdown(now) // its error is that there were pairs
+	_ = one.listener.Close()
 }
 
 // all are the relays that run.

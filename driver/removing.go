@@ -110,8 +110,8 @@ func (f *fileSystem) removeData(ctx context.Context, c *catalog.Catalog, name st
 			if err := f.presence.refuseUsed(c, name); err != nil {
 				return left, err
 			}
-			if left.record.Name != "" {
-				return left, nil
+			if err := dropLease(c, record); err != nil || left.record.Name != "" {
+				return left, err
 			}
 			return left, c.Drop(name)
 		}
@@ -158,10 +158,22 @@ func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record) e
 			return err
 		}
 	}
+	if err := dropLease(c, record); err != nil {
+		return err
+	}
 	if record.Options.AccessPoint == catalog.OwnAccessPoint {
 		return nil // it goes after that: see removeRest
 	}
 	return c.DropRemoved(record)
+}
+
+// dropLease removes the lease of a volume that is about to have no record. After that it could be
+// one of a new volume.
+func dropLease(c *catalog.Catalog, record catalog.Record) error {
+	if !isExclusive(record) {
+		return nil
+	}
+	return c.DropLease(record.Name)
 }
 
 // isDefinite tells whether trying again would fail in the same way.

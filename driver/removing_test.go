@@ -353,7 +353,7 @@ func TestDamagedRecord(t *testing.T) {
 		shared := t.TempDir()
 		h := newHost(t, shared)
 		h.create("data")
-		damage(t, shared, `{"version": 3}`)
+		damage(t, shared, `{"version": 4}`)
 		for what, err := range map[string]error{
 			"create": h.Create(t.Context(), "data", nil),
 			"mount":  h.Mount(t.Context(), "data", "1", func(string) error { return nil }),

@@ -12,6 +12,7 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/lease"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/nfs"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/sunrpc"
@@ -26,6 +27,10 @@ type transport struct {
 	options nfs.Options
 	via     string // viaDirect, viaRelay or viaAuto, as asked
 	protection
+
+	// Of an exclusive volume: its lease, and the identity under that.
+	lease          *lease.Lease
+	clientIdentity string
 
 	mu      sync.Mutex // guards the following fields; never held over a mount
 	attempt *attempt
@@ -327,7 +332,7 @@ func (t *transport) openRelayed(ctx context.Context, why string) (*session, erro
 	if err != nil {
 		return nil, err
 	}
-	addr, err := t.fs.d.relays.open(t.identity(viaRelay), t.fs, t.protection, region)
+	addr, err := t.fs.d.relays.open(t.identity(viaRelay), t.fs, t.protection, region, t.lease)
 	if err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
@@ -401,6 +406,9 @@ func (t *transport) openNFS(ctx context.Context, server netip.AddrPort, path str
 // identity is the NFS client's identity of this transport on one of the two paths. The
 // kernel joins mounts of one identity into one connection.
 func (t *transport) identity(path string) string {
+	if t.lease != nil {
+		return t.clientIdentity
+	}
 	name := t.fs.spec.String() + " " + t.options.String()
 	if t.protection != (protection{}) {
 		name += " " + t.protection.String()

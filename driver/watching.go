@@ -268,9 +268,9 @@ func (d *Driver) checkMounts(ctx context.Context, f *fileSystem) {
 // checkMount compares a volume's directory with what is mounted here; known is
 // false if the file system did not say.
 func (d *Driver) checkMount(ctx context.Context, f *fileSystem, record catalog.Record) (trouble string, known bool) {
-	t := f.transportOf(record)
-	if t.refusedLately() {
-		return "", false
+	t := f.mountedBy(record)
+	if t == nil || t.refusedLately() || t.lease != nil && !t.lease.Open() {
+		return d.trouble(record.Name), false
 	}
 	dir, s, err := t.openDir(ctx, pathOn(record))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -322,5 +322,6 @@ func (d *Driver) reconcile() error {
 		}
 		d.startIdle(name)
 	}
+	d.keepOrphans()
 	return nil
 }

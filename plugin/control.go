@@ -23,6 +23,8 @@ type Controlled interface {
 	Trash(ctx context.Context) ([]driver.Trashed, error)
 	Restore(ctx context.Context, what, as string) (name string, err error)
 	EmptyTrash(ctx context.Context, entries []string, age time.Duration) (deleted int, err error)
+	// Preempt takes an exclusive volume from a dead host.
+	Preempt(ctx context.Context, volume string) (host string, err error)
 	Inventory
 }
 
@@ -37,6 +39,7 @@ func ServeControl(listener net.Listener, pages http.Handler, controlled Controll
 	mux.HandleFunc("GET "+FilesPath, doctor.files)
 	serveTrash(mux, controlled)
 	serveVolumes(mux, controlled)
+	servePreempt(mux, controlled)
 	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, r *http.Request) {
 		on, err := strconv.ParseBool(r.URL.Query().Get("on"))
 		if err == nil {

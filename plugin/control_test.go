@@ -98,6 +98,9 @@ func TestControlSocketShowsThePagesAndDrains(t *testing.T) {
 		{"POST", "/trash/empty?older=3h", 200, `{"deleted":3}`},
 		{"POST", "/trash/empty?older=yesterday", 400, "give a duration"},
 		{"POST", "/trash/empty?older=-1h", 400, "give a duration"},
+		{"POST", "/preempt?volume=held", 200, `{"host":"web-2"}`},
+		{"POST", "/preempt?volume=free", 200, `{"host":""}`},
+		{"POST", "/preempt", 400, "no such volume"},
 		{"GET", "/drain?zone=a&on=true", 200, "the page /drain"},
 	} {
 		request, err := http.NewRequestWithContext(t.Context(), row.method, "http://plugin"+row.path, nil)
@@ -121,4 +124,14 @@ func TestControlSocketShowsThePagesAndDrains(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+func (*drains) Preempt(_ context.Context, volume string) (string, error) {
+	switch volume {
+	case "held":
+		return "web-2", nil
+	case "free":
+		return "", nil
+	}
+	return "", errors.New("no such volume")
 }

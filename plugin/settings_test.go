@@ -52,7 +52,7 @@ var settingRows = []struct {
 	{"EFS_IAM", map[string]string{"off": "false", "0": "false", "on": "true"}, []string{"role", "arn:aws:iam::123456789012:role/x"}, "allowed: on, off"},
 	{"EFS_ACCESS_POINT", map[string]string{"fsap-0123456789abcdef0": "fsap-0123456789abcdef0"}, []string{"fsap-xyz", "create", "fs-0123456789abcdef0", "/apps"}, "allowed: the id of an access point"},
 	{"EFS_CA_FILE", map[string]string{"../proxy/efs/roots.pem": "true"}, []string{"/nonexistent/ca.pem", "settings_test.go"}, "EFS_CA_FILE"},
-	{"EFS_ACCESS", map[string]string{"shared": "shared"}, []string{"exclusive", "private"}, "allowed: shared"},
+	{"EFS_ACCESS", map[string]string{"shared": "shared", "exclusive": "exclusive"}, []string{"private", "Exclusive"}, "allowed: shared, exclusive"},
 	{"EFS_REMOVE", map[string]string{"keep": "keep", "trash": "trash", "delete": "delete"}, []string{"Trash", "rm -rf"}, "allowed: keep, trash, delete"},
 	{"EFS_TRASH_KEEP", map[string]string{"forever": "0s", "30d": "720h0m0s", "12h": "12h0m0s"}, []string{"never", "0d", "30m", "-1h", "30 d", "99999999d"}, "such as 30d"},
 	{
