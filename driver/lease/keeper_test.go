@@ -112,14 +112,14 @@ func TestLeaseOfASilentHostIsTakenAfterATerm(t *testing.T) {
 func TestLeaseOfALivingHostIsNotTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, k := newShelf(stood(5))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
 		go func() {
-			for t.Context().Err() == nil {
+			for ctx.Err() == nil {
 				time.Sleep(lease.Every)
 				_ = s.do(func() error { s.signs[hostB.ID]++; return nil })
 			}
 		}()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-		defer cancel()
 		_, err := k.Acquire(ctx, "v")
 		held := new(lease.HeldError)
 		if !errors.As(err, &held) || held.By != hostB || held.Left <= lease.Term-lease.Every-time.Second || held.Left > lease.Term {
