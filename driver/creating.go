@@ -281,10 +281,10 @@ func (f *fileSystem) giveUp(ctx context.Context, record catalog.Record) {
 	if others {
 		return
 	}
-	_, err = withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (struct{}, error) {
+	dropped, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (bool, error) {
 		current, err := c.Lookup(record.Name)
 		if err != nil || ctx.Err() != nil || !half(current) {
-			return struct{}{}, err
+			return false, err
 		}
 		if record.Made {
 			if parent, err := s.base.Open(path.Dir(record.Path)); err == nil {
@@ -292,8 +292,11 @@ func (f *fileSystem) giveUp(ctx context.Context, record catalog.Record) {
 				_ = parent.Close()
 			}
 		}
-		return struct{}{}, c.DropIf(record.Name, half)
+		return true, c.DropIf(record.Name, half)
 	})
+	if dropped && err == nil {
+		err = f.d.unlearn(record.Name) // a look at the catalogue may have come by in between
+	}
 	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
 		log.Warnf("take back its record: %v", err)
 	}
