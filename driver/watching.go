@@ -270,7 +270,7 @@ func (d *Driver) checkMounts(ctx context.Context, f *fileSystem) {
 func (d *Driver) checkMount(ctx context.Context, f *fileSystem, record catalog.Record) (trouble string, known bool) {
 	t := f.mountedBy(record)
 	if t == nil || t.refusedLately() || t.lease != nil && !t.lease.Open() {
-		return d.trouble(record.Name), false
+		return "", false
 	}
 	dir, s, err := t.openDir(ctx, pathOn(record))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -281,12 +281,14 @@ func (d *Driver) checkMount(ctx context.Context, f *fileSystem, record catalog.R
 	}
 	defer s.release()
 	defer dir.Close()
+	// Before the mountpoint is looked at: a mount that has just begun is there before it counts.
+	u, _ := d.uses.table.Get(record.Name)
 	now, err := dir.Identity()
 	there, thereErr := tree.IdentityOf(d.mountpoint(record.Name))
 	if err != nil || thereErr != nil {
 		return "", false
 	}
-	if u, ok := d.uses.table.Get(record.Name); ok && u.total() > 0 && (now.Inode != there.Inode || now.Handle != there.Handle) {
+	if u.total() > 0 && (now.Inode != there.Inode || now.Handle != there.Handle) {
 		return "its directory was replaced on the file system; running containers have the old one: restart them", true
 	}
 	return "", true
