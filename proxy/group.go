@@ -52,7 +52,7 @@ type Group struct {
 	wentHome   time.Time
 	moves      map[Cause]uint64
 	recent     []Move
-	listeners  []func(Move)
+	listeners  []*func(Move)
 	events     []func() // to be told outside the lock, in order
 	delivering bool
 }

@@ -518,6 +518,7 @@ func TestGroupOverRealSockets(t *testing.T) {
 	answers := proxy.Target{Zone: "b", Addr: proxytest.Serve(t, proxytest.Echo).Addr}
 	g := proxy.NewGroup(proxy.GroupOptions{FileSystem: "fs-1"}, []proxy.Target{refuses, answers})
 	moved := make(chan proxy.Move, 1)
+	g.OnMove(func(proxy.Move) { t.Error("who asked to be forgotten hears of a move") })()
 	g.OnMove(func(m proxy.Move) { moved <- m })
 	conn, got, err := g.Connect(t.Context())
 	if err != nil || got != answers {

@@ -7,11 +7,18 @@ import (
 
 // OnMove registers a function that hears of each move after [Group.Current]
 // changed: one at a time, in order, without a lock held, on the goroutine of
-// whoever caused a move. It must return soon, and may call the group.
-func (g *Group) OnMove(f func(Move)) {
+// whoever caused a move. It must return soon, and may call the group. It hears of no move that
+// begins after forget was called.
+func (g *Group) OnMove(f func(Move)) (forget func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.listeners = append(g.listeners, f)
+	listener := &f
+	g.listeners = append(g.listeners, listener)
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.listeners = slices.DeleteFunc(g.listeners, func(one *func(Move)) bool { return one == listener })
+	}
 }
 
 // move makes another member the current one.
@@ -28,7 +35,7 @@ func (g *Group) move(now time.Time, to *member, cause Cause, why string) {
 	g.events = append(g.events, func() {
 		g.options.Log.WithField("cause", string(cause)).Warnf("file system %s: moved from %s to %s: %s", g.options.FileSystem, move.From, move.To, why)
 		for _, listener := range listeners {
-			listener(move)
+			(*listener)(move)
 		}
 	})
 }

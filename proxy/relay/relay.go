@@ -26,8 +26,8 @@ type Group interface {
 	Doubt(t proxy.Target, why error)
 	Failed(t proxy.Target, err error)
 	Answered(t proxy.Target)
-	// OnMove has f called after Current changed. f does not block.
-	OnMove(f func(proxy.Move))
+	// OnMove has f called after Current changed, until forget is called. f does not block.
+	OnMove(f func(proxy.Move)) (forget func())
 }
 
 const (
@@ -85,6 +85,7 @@ type Relay struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup // all goroutines but Serve's
+	forget func()         // has the group forget this relay
 	// planned: the latest move left a mount target that may well be alive.
 	planned atomic.Bool
 
@@ -125,7 +126,7 @@ func (r *Relay) start(ctx context.Context) {
 		r.unproven = make(map[netip.Addr]int)
 		r.traffic = make(map[netip.AddrPort]*TargetStats)
 		r.mu.Unlock()
-		r.Group.OnMove(r.moved)
+		r.forget = r.Group.OnMove(r.moved)
 		r.spawn(r.watch)
 	})
 }
@@ -244,6 +245,7 @@ func sleep(ctx context.Context, pause time.Duration) bool {
 // it nothing of the relay is left running.
 func (r *Relay) Shutdown(ctx context.Context) error {
 	r.start(ctx)
+	r.forget()
 	r.mu.Lock()
 	if !r.stopping {
 		r.stopping = true

@@ -93,10 +93,11 @@ func (g *group) Answered(proxy.Target) {
 	g.answered++
 }
 
-func (g *group) OnMove(f func(proxy.Move)) {
+func (g *group) OnMove(f func(proxy.Move)) (forget func()) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.hear = f
+	return func() {}
 }
 
 func (g *group) move(to proxy.Target, cause proxy.Cause) {
