@@ -377,6 +377,10 @@ func (f *fileSystem) takeLeave(unused []string) {
 		})
 	}
 	all.Wait()
+	f.awaitLeaving() // leases are given back by what is retired next
+	for _, name := range unused {
+		f.d.withdraw(f.d.life, name)
+	}
 	for _, s := range f.sessions() {
 		s.retire()
 		<-s.root.Finished()

@@ -20,15 +20,16 @@ const clientOwner = "Linux NFSv4.1 "
 
 // leaseIdentity is the NFS client's identity under a lease: of that tenure alone, and known to every
 // host that knows the lease.
-func leaseIdentity(catalogID, volume string, t lease.Tenure) string {
+func leaseIdentity(catalogID, key string, t lease.Tenure) string {
 	h := host{name: t.Host.Name, id: t.Host.ID}
-	return h.identity(fmt.Sprintf("lease %s %s %d", catalogID, volume, t.Epoch))
+	return h.identity(fmt.Sprintf("lease %s %s %d", catalogID, key, t.Epoch))
 }
 
 // evict has every mount target forget a tenure's NFS client: a server may know a client only where
 // it came in, as nfs-ganesha does for each of its addresses. Those that do not answer are left, if
 // one does; what EFS's share is not public.
-func (f *fileSystem) evict(ctx context.Context, volume string, t lease.Tenure) error {
+func (f *fileSystem) evict(ctx context.Context, key string, t lease.Tenure) error {
+	volume := catalog.VolumeOf(key)
 	type known struct {
 		id     string
 		record catalog.Record
@@ -47,7 +48,7 @@ func (f *fileSystem) evict(ctx context.Context, volume string, t lease.Tenure) e
 	if err != nil {
 		return err
 	}
-	owner, p := clientOwner+leaseIdentity(k.id, volume, t), f.protectionFor(k.record)
+	owner, p := clientOwner+leaseIdentity(k.id, key, t), f.protectionFor(k.record)
 	targets := group.State().Targets
 	results := make([]error, len(targets))
 	var all sync.WaitGroup

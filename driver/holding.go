@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,19 +22,29 @@ const (
 	exclusiveWarm = 100 * time.Millisecond
 	// leaveTries is how long is waited between two tries to give a lease back.
 	leaveTries = time.Second
-	// flushLimit is how long a server may take to write what the kernel still has.
-	flushLimit = 20 * time.Second
+	// flushLimit is how long a server may take to write what the kernel still has, forcedFlush if
+	// the volume is being removed.
+	flushLimit  = 20 * time.Second
+	forcedFlush = 5 * time.Second
 )
 
 // holding is an exclusive volume's lease on this host, with the NFS client and the relay that are
 // of it alone. It ends for good: the next mount has a new one.
 type holding struct {
 	f         *fileSystem
+	volume    string
 	lease     *lease.Lease
 	transport *transport
 	left      chan struct{} // closed when it has ended
-	unmounted atomic.Bool   // Docker has taken a mount away that is not counted; see orphans
 	leaving   bool          // guarded by the file system's mu
+
+	// Of an earlier run: containers may use it that nobody counts; see orphan.go.
+	adopted   bool
+	orphan    atomic.Bool  // it is being kept as such
+	unmounted atomic.Int64 // when Docker took a mount away that was not counted, in Unix seconds
+
+	flushing sync.Mutex // guards flushed
+	flushed  *flush     // under way
 }
 
 // isExclusive tells whether a volume is mounted by one host at a time.
@@ -90,7 +101,8 @@ func (f *fileSystem) mountedBy(record catalog.Record) *transport {
 
 // acquire waits for a volume's lease. The caller has the volume's turn.
 func (f *fileSystem) acquire(ctx context.Context, record catalog.Record) (*transport, error) {
-	if err := f.leaseStore.make(ctx, record.Name); err != nil {
+	key := record.LeaseKey()
+	if err := f.leaseStore.make(ctx, key); err != nil {
 		return nil, err
 	}
 	waiting := ctx
@@ -99,7 +111,7 @@ func (f *fileSystem) acquire(ctx context.Context, record catalog.Record) (*trans
 		waiting, cancel = context.WithDeadline(ctx, end.Add(-mountShare))
 		defer cancel()
 	}
-	l, err := f.leases.Acquire(waiting, record.Name)
+	l, err := f.leases.Acquire(waiting, key)
 	if err != nil {
 		return nil, err
 	}
@@ -108,17 +120,17 @@ func (f *fileSystem) acquire(ctx context.Context, record catalog.Record) (*trans
 		f.spawnLeave(f.hold(l, record.Options, f.protectionFor(record), ""))
 		return nil, err
 	}
-	return f.hold(l, record.Options, f.protectionFor(record), leaseIdentity(id, record.Name, l.Tenure)).transport, nil
+	return f.hold(l, record.Options, f.protectionFor(record), leaseIdentity(id, key, l.Tenure)).transport, nil
 }
 
 // hold begins a holding.
 func (f *fileSystem) hold(l *lease.Lease, o catalog.Options, p protection, identity string) *holding {
 	h := &holding{
-		f: f, lease: l, left: make(chan struct{}),
+		f: f, volume: catalog.VolumeOf(l.Volume), lease: l, left: make(chan struct{}),
 		transport: &transport{fs: f, options: o.NFS, via: viaRelay, protection: p, lease: l, clientIdentity: identity},
 	}
 	f.mu.Lock()
-	f.holdings[l.Volume] = h
+	f.holdings[h.volume] = h
 	f.transports["lease "+identity] = h.transport
 	f.mu.Unlock()
 	f.keepLeases.Do(func() { f.d.spawn(func() { f.leases.Run(f.d.life) }) })
@@ -128,18 +140,18 @@ func (f *fileSystem) hold(l *lease.Lease, o catalog.Options, p protection, ident
 
 // adopt goes on with an exclusive volume's lease of an earlier run, nil for other relays.
 func (f *fileSystem) adopt(identity string, e endpoint) *lease.Lease {
-	if e.Volume == "" {
+	if e.Lease == "" {
 		return nil
 	}
-	l := f.leases.Adopt(e.Volume, e.Tenure)
-	k, _ := f.d.known.Get(e.Volume)
-	f.hold(l, k.Record.Options, e.Protection, identity)
+	l := f.leases.Adopt(e.Lease, e.Tenure)
+	k, _ := f.d.known.Get(catalog.VolumeOf(e.Lease))
+	f.hold(l, k.Record.Options, e.Protection, identity).adopted = true
 	return l
 }
 
 // watch fences the relay whenever the gate shuts, and ends a holding that was lost.
 func (h *holding) watch(ctx context.Context) {
-	log := h.f.d.log.WithField("volume", h.lease.Volume)
+	log := h.f.d.log.WithField("volume", h.volume)
 	for h.lease.Shut(ctx) == nil {
 		h.fence()
 		if h.lease.Over() == nil {
@@ -166,11 +178,13 @@ func (h *holding) fence() {
 // lost ends a holding that another host has taken. Containers here that use the volume get
 // errors, as from a disk that was pulled out.
 func (h *holding) lost(why error) {
-	d, volume := h.f.d, h.lease.Volume
+	d, volume := h.f.d, h.volume
 	d.log.WithField("volume", volume).Errorf("%v: its containers here cannot write any more; stop them", why)
 	d.setTrouble(volume, why.Error()+": its containers here get errors; stop them")
 	h.f.leases.Forget(h.lease)
-	d.cutOff(volume)
+	if h.f.holdingOf(volume) == h { // or what is mounted there is another's
+		d.cutOff(volume)
+	}
 	h.end()
 	d.withdrawSoon(volume)
 }
@@ -184,8 +198,8 @@ func (h *holding) end() {
 	}
 	f.d.relays.close(h.transport.identity(viaRelay))
 	f.mu.Lock()
-	if f.holdings[h.lease.Volume] == h {
-		delete(f.holdings, h.lease.Volume)
+	if f.holdings[h.volume] == h {
+		delete(f.holdings, h.volume)
 	}
 	delete(f.transports, "lease "+h.transport.clientIdentity)
 	f.mu.Unlock()
@@ -199,8 +213,32 @@ func (d *Driver) leave(volume string) {
 		return
 	}
 	for _, f := range d.allFileSystems() {
-		if h := f.holdingOf(volume); h != nil {
+		switch h := f.holdingOf(volume); {
+		case h == nil:
+		case h.adopted:
+			d.spawn(h.keepOrphan)
+		default:
 			f.spawnLeave(h)
+		}
+	}
+}
+
+// awaitLeaving waits until leases that are being given back are, or the driver's end.
+func (f *fileSystem) awaitLeaving() {
+	f.mu.Lock()
+	var leaving []*holding
+	for _, h := range f.holdings {
+		if h.leaving {
+			leaving = append(leaving, h)
+		}
+	}
+	f.mu.Unlock()
+	for _, h := range leaving {
+		select {
+		case <-h.left:
+			f.d.withdraw(f.d.life, h.volume)
+		case <-f.d.life.Done():
+			return
 		}
 	}
 }
@@ -219,7 +257,7 @@ func (f *fileSystem) spawnLeave(h *holding) {
 // again: another host may have the volume only after it, or when this host was silent for a
 // whole term.
 func (h *holding) leave(ctx context.Context) {
-	log := h.f.d.log.WithField("volume", h.lease.Volume)
+	log := h.f.d.log.WithField("volume", h.volume)
 	for failed := ""; ; {
 		h.unmount()
 		h.lease.End(lease.ErrReleased)
@@ -242,44 +280,73 @@ func (h *holding) leave(ctx context.Context) {
 	}
 	if errors.Is(h.lease.Over(), lease.ErrReleased) {
 		h.end()
-		h.f.d.withdrawSoon(h.lease.Volume)
+		h.f.d.withdrawSoon(h.volume)
 	}
 }
 
+// flush is one call that has the server get all that the kernel still has to write.
+type flush struct {
+	done chan struct{}
+	err  error // valid when done is closed
+}
+
 // flush has the server get all that the kernel still has to write to an exclusive volume, which
-// must be so before its lease is given back.
-func (d *Driver) flush(volume string) error {
-	if k, ok := d.known.Get(volume); !ok || !isExclusive(k.Record) {
-		return nil
-	}
+// must be so before its lease is given back. It waits no longer than the limit; what it has begun
+// goes on, and the next call waits for the same.
+func (d *Driver) flush(volume string, limit time.Duration) error {
 	if u, ok := d.uses.table.Get(volume); !ok || u.Boot != d.host.boot {
 		return nil
 	}
 	for _, f := range d.allFileSystems() {
 		if h := f.holdingOf(volume); h != nil && h.lease.Over() == nil {
-			return d.flushNow(volume)
+			return h.flush(limit)
 		}
 	}
 	return nil
 }
 
-func (d *Driver) flushNow(volume string) error {
-	written := make(chan error, 1)
-	d.stragglers.Go(func() {
-		dir, err := tree.Open(d.mountpoint(volume))
-		if err == nil {
-			err = errors.Join(dir.SyncAll(), dir.Close())
-		}
-		written <- err
-	})
-	timer := time.NewTimer(flushLimit)
+func (h *holding) flush(limit time.Duration) error {
+	h.flushing.Lock()
+	current := h.flushed
+	if current == nil {
+		current = &flush{done: make(chan struct{})}
+		h.flushed = current
+		h.f.d.stragglers.Go(func() {
+			current.err = h.flushNow()
+			h.flushing.Lock()
+			h.flushed = nil
+			h.flushing.Unlock()
+			close(current.done)
+		})
+	}
+	h.flushing.Unlock()
+	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
-	case err := <-written:
-		return err
+	case <-current.done:
+		if current.err != nil { // trying again would not help
+			h.f.d.log.WithField("volume", h.volume).Errorf("what its containers wrote last may not be on the file system: %v", current.err)
+		}
+		return nil
 	case <-timer.C:
 		return fmt.Errorf("what its containers wrote is not on the file system yet: %w", errSilent)
 	}
+}
+
+// flushNow syncs by the root mount, else by the volume's own, which not every export lets root
+// open.
+func (h *holding) flushNow() error {
+	if s := h.transport.established(); s != nil && s.use() {
+		defer s.release()
+		if err := s.root.Dir().SyncAll(); err == nil {
+			return nil
+		}
+	}
+	dir, err := tree.Open(h.f.d.mountpoint(h.volume))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.SyncAll(), dir.Close())
 }
 
 // unmount gives the root mount up and waits until the kernel has taken leave of the server, not

@@ -10,7 +10,7 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver/lease"
 )
 
-// leaseStore keeps leases in the file system's catalogue. A host's sign of life is the renewal of
+// leaseStore keeps leases in the file system's catalogue, by their keys. A host's sign of life is the renewal of
 // its entry there, as long as that says that it uses the volume.
 type leaseStore struct {
 	f *fileSystem
@@ -31,19 +31,19 @@ func (s *leaseStore) onCatalog(ctx context.Context, question func(c *catalog.Cat
 
 // make makes the lease of a volume that has none. Its serial is greater than those of an earlier
 // volume of that name, so that no NFS client's identity comes twice.
-func (s *leaseStore) make(ctx context.Context, volume string) error {
+func (s *leaseStore) make(ctx context.Context, key string) error {
 	return s.onCatalog(ctx, func(c *catalog.Catalog) error {
-		if _, err := c.Lease(volume); !errors.Is(err, catalog.ErrNotFound) {
+		if _, err := c.Lease(key); !errors.Is(err, catalog.ErrNotFound) {
 			return err
 		}
-		return c.MakeLease(volume, lease.Entry{Serial: uint64(time.Now().UnixNano())}.String())
+		return c.MakeLease(key, lease.Entry{Serial: uint64(time.Now().UnixNano())}.String())
 	})
 }
 
 // Look implements [lease.Store].
-func (s *leaseStore) Look(ctx context.Context, volume string) (lease.Entry, error) {
+func (s *leaseStore) Look(ctx context.Context, key string) (lease.Entry, error) {
 	name, err := withCatalog(ctx, s.f, func(_ context.Context, c *catalog.Catalog, _ *session) (string, error) {
-		return c.Lease(volume)
+		return c.Lease(key)
 	})
 	if errors.Is(err, catalog.ErrNotFound) {
 		err = lease.ErrNone
@@ -55,9 +55,9 @@ func (s *leaseStore) Look(ctx context.Context, volume string) (lease.Entry, erro
 }
 
 // Take implements [lease.Store].
-func (s *leaseStore) Take(ctx context.Context, volume string, from, to lease.Entry) error {
+func (s *leaseStore) Take(ctx context.Context, key string, from, to lease.Entry) error {
 	return s.onCatalog(ctx, func(c *catalog.Catalog) error {
-		done, err := c.TakeLease(volume, from.String(), to.String())
+		done, err := c.TakeLease(key, from.String(), to.String())
 		if err == nil && !done {
 			err = lease.ErrTaken
 		}
@@ -66,7 +66,7 @@ func (s *leaseStore) Take(ctx context.Context, volume string, from, to lease.Ent
 }
 
 // Sign implements [lease.Store].
-func (s *leaseStore) Sign(ctx context.Context, volume string, host lease.Host) (lease.Sign, error) {
+func (s *leaseStore) Sign(ctx context.Context, key string, host lease.Host) (lease.Sign, error) {
 	s.mu.Lock()
 	before := s.signs[host.ID]
 	s.mu.Unlock()
@@ -82,7 +82,7 @@ func (s *leaseStore) Sign(ctx context.Context, volume string, host lease.Host) (
 	s.mu.Lock()
 	s.signs[host.ID] = found
 	s.mu.Unlock()
-	if _, uses := found.Volumes[volume]; !uses {
+	if _, uses := found.Volumes[catalog.VolumeOf(key)]; !uses {
 		return "", nil
 	}
 	return lease.Sign(found.Sign()), nil
@@ -90,10 +90,17 @@ func (s *leaseStore) Sign(ctx context.Context, volume string, host lease.Host) (
 
 // Renew implements [lease.Store].
 func (s *leaseStore) Renew(ctx context.Context) error {
-	return errors.Join(s.f.presence.renew(ctx), s.f.presence.whyUntold())
+	before := s.f.presence.timesDropped()
+	if err := errors.Join(s.f.presence.renew(ctx), s.f.presence.whyUntold()); err != nil {
+		return err
+	}
+	if s.f.presence.timesDropped() != before {
+		return lease.ErrForgotten
+	}
+	return nil
 }
 
 // Evict implements [lease.Store].
-func (s *leaseStore) Evict(ctx context.Context, volume string, t lease.Tenure) error {
-	return s.f.evict(ctx, volume, t)
+func (s *leaseStore) Evict(ctx context.Context, key string, t lease.Tenure) error {
+	return s.f.evict(ctx, key, t)
 }

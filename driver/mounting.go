@@ -60,7 +60,9 @@ func (d *Driver) mountFrom(ctx context.Context, f *fileSystem, name, id string) 
 	defer func() {
 		if err != nil {
 			d.withdrawSoon(name)
-			d.leave(name)
+			if _, mounted := d.uses.table.Get(name); !mounted { // else it is detached first, see startIdle
+				d.leave(name)
+			}
 		}
 	}()
 	record, err := f.record(ctx, name)
@@ -96,7 +98,11 @@ func (d *Driver) mountFrom(ctx context.Context, f *fileSystem, name, id string) 
 	d.setTrouble(name, "")
 	err = d.count(name, id, record.Options.ReadOnly, attached)
 	if err != nil && attached {
-		err = errors.Join(err, d.detachNow(name)) // or nobody would know of it
+		return errors.Join(err, d.detachNow(name)) // or nobody would know of it
+	}
+	if err == nil && t.lease != nil && t.lease.Over() != nil {
+		_, _, err = d.uses.release(name, id)
+		return errors.Join(t.lease.Over(), err, d.detachNow(name)) // it was lost meanwhile
 	}
 	return err
 }
@@ -177,9 +183,7 @@ func (d *Driver) unmount(name, id string) error {
 	if err != nil {
 		return err
 	}
-	if !changed {
-		d.noteUnmount(name)
-	}
+	d.noteUnmount(name)
 	if changed && left == 0 {
 		d.startIdle(name)
 		d.withdrawSoon(name)
@@ -237,7 +241,11 @@ func (d *Driver) detach(name string, force bool) error {
 	if u, ok := d.uses.table.Get(name); ok && !force && u.total() > 0 {
 		return nil
 	}
-	if err := d.flush(name); err != nil && !force {
+	limit := flushLimit
+	if force {
+		limit = forcedFlush
+	}
+	if err := d.flush(name, limit); err != nil && !force {
 		return err
 	}
 	if err := d.detachNow(name); err != nil {

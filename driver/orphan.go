@@ -17,6 +17,8 @@ const (
 	orphanIdle = 3 * time.Minute
 	// orphanGone is how long that is after Docker said that a container has ended.
 	orphanGone = 2 * time.Second
+	// orphanTold is for how long Docker's word counts: there may be another container.
+	orphanTold = 30 * time.Second
 )
 
 // keepOrphans keeps the leases of orphans until their NFS clients are gone.
@@ -26,7 +28,7 @@ func (d *Driver) keepOrphans() {
 		holdings := slices.Collect(maps.Values(f.holdings))
 		f.mu.Unlock()
 		for _, h := range holdings {
-			if _, mounted := d.uses.table.Get(h.lease.Volume); !mounted {
+			if _, mounted := d.uses.table.Get(h.volume); !mounted {
 				d.spawn(h.keepOrphan)
 			}
 		}
@@ -35,9 +37,13 @@ func (d *Driver) keepOrphans() {
 
 // keepOrphan ends when the volume is in use again, or given back.
 func (h *holding) keepOrphan() {
-	d, volume := h.f.d, h.lease.Volume
-	if err := h.f.presence.announce(d.life, volume, false); err != nil && d.life.Err() == nil {
-		d.log.WithField("volume", volume).Warnf("tell other hosts that containers here still use it: %v; it is tried again", err)
+	if !h.orphan.CompareAndSwap(false, true) {
+		return
+	}
+	defer h.orphan.Store(false)
+	d := h.f.d
+	if err := h.f.presence.announce(d.life, h.volume, false); err != nil && d.life.Err() == nil {
+		d.log.WithField("volume", h.volume).Warnf("tell other hosts that containers here may still use it: %v; it is tried again", err)
 	}
 	tick := time.NewTicker(orphanCheck)
 	defer tick.Stop()
@@ -49,13 +55,15 @@ func (h *holding) keepOrphan() {
 		case <-d.life.Done():
 			return
 		}
-		if _, mounted := d.uses.table.Get(volume); mounted {
-			return
+		if _, mounted := d.uses.table.Get(h.volume); mounted {
+			return // its end comes back here
 		}
+		h.unmount() // this run's own: what is connected then is the containers'
 		if idle += orphanCheck; h.isConnected() {
 			idle = 0
 		}
-		if idle >= orphanIdle || h.unmounted.Load() && idle >= orphanGone {
+		told := time.Since(time.Unix(h.unmounted.Load(), 0)) < orphanTold
+		if idle >= orphanIdle || told && idle >= orphanGone {
 			h.leaveInTurn()
 			return
 		}
@@ -69,20 +77,22 @@ func (h *holding) isConnected() bool {
 }
 
 func (h *holding) leaveInTurn() {
-	d, volume := h.f.d, h.lease.Volume
-	release, err := d.turns.take(d.life, volume)
+	d := h.f.d
+	release, err := d.turns.take(d.life, h.volume)
 	if err != nil {
 		return
 	}
 	defer release()
-	d.leave(volume)
+	if _, mounted := d.uses.table.Get(h.volume); !mounted {
+		h.f.spawnLeave(h)
+	}
 }
 
-// noteUnmount is told that Docker has taken a mount away that is not counted.
+// noteUnmount is told that Docker has taken a mount away, of which none may be counted.
 func (d *Driver) noteUnmount(volume string) {
 	for _, f := range d.allFileSystems() {
 		if h := f.holdingOf(volume); h != nil {
-			h.unmounted.Store(true)
+			h.unmounted.Store(time.Now().Unix())
 		}
 	}
 }

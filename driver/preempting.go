@@ -31,10 +31,10 @@ func (d *Driver) Preempt(ctx context.Context, name string) (host string, err err
 		if h := f.holdingOf(name); h != nil && h.lease.Over() == nil {
 			return conflict{errors.New("this host itself has it: stop its container here")}
 		}
-		if err := f.leaseStore.make(ctx, name); err != nil {
+		if err := f.leaseStore.make(ctx, record.LeaseKey()); err != nil {
 			return err
 		}
-		was, err := f.leases.Preempt(ctx, name)
+		was, err := f.leases.Preempt(ctx, record.LeaseKey())
 		host = was.Name
 		return err
 	})

@@ -31,6 +31,7 @@ type presence struct {
 	written uint64 // the change that the entry shows
 	there   bool   // the entry is on the file system
 	trouble error  // why the others cannot be told
+	dropped uint64 // how often others took this host for dead
 	others  map[string]sighting
 	looked  time.Time
 }
@@ -175,12 +176,26 @@ func (p *presence) renew(ctx context.Context) error {
 		p.f.d.log.WithField("filesystem", p.f.spec).Warn("another host took this one for dead, and may have removed volumes that are in use here")
 		p.mu.Lock()
 		p.written, due = 0, true
+		p.dropped++
 		p.mu.Unlock()
 	}
 	if !due {
 		return nil
 	}
-	return p.tell(ctx, change)
+	if err := p.tell(ctx, change); err != nil || !there {
+		return err
+	}
+	// What another call was writing may have reached the server before this one began.
+	_, err := withCatalog(ctx, p.f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
+		return struct{}{}, c.RenewHost(p.f.d.host.id)
+	})
+	return err
+}
+
+func (p *presence) timesDropped() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dropped
 }
 
 // whyUntold is why other hosts do not know what is used here; nil if they do.

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/lease"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/state"
@@ -38,8 +39,8 @@ type endpoint struct {
 	// Protection is what the relay gives to the bytes, in the file system's Region.
 	Protection protection `json:"protection,omitzero"`
 	Region     string     `json:"region,omitempty"`
-	// Volume and Tenure are set for an exclusive volume's relay.
-	Volume string       `json:"volume,omitempty"`
+	// Lease is the key of an exclusive volume's lease, Tenure this host's.
+	Lease  string       `json:"lease,omitempty"`
 	Tenure lease.Tenure `json:"tenure,omitzero"`
 }
 
@@ -95,6 +96,20 @@ func (r *relays) reopen() {
 			continue
 		}
 		f := r.d.fileSystem(spec)
+		if h := f.holdingOf(catalog.VolumeOf(e.Lease)); h != nil {
+			// A volume has one holding: a crash came before the older one was forgotten.
+			older := e.Tenure.Epoch < h.lease.Tenure.Epoch
+			r.d.log.WithField("filesystem", spec).Warnf("two leases of volume %s are left of an earlier run", h.volume)
+			if older {
+				if err := r.endpoints.Delete(identity); err != nil {
+					r.d.log.Errorf("forget a relay: %v", err)
+				}
+				continue
+			}
+			h.lease.End(lease.ErrReleased)
+			f.leases.Forget(h.lease)
+			r.close(h.transport.identity(viaRelay))
+		}
 		f.useTargets(r.latest(f, e), true)
 		l := f.adopt(identity, e)
 		if _, err := r.open(identity, f, e.Protection, e.Region, l); err != nil {
@@ -122,7 +137,11 @@ func (r *relays) openLater(identity string, f *fileSystem, e endpoint, l *lease.
 	for {
 		select {
 		case <-tick.C:
-			if _, err := r.open(identity, f, e.Protection, e.Region, l); err == nil {
+			_, err := r.open(identity, f, e.Protection, e.Region, l)
+			if l != nil && l.Over() != nil {
+				return
+			}
+			if err == nil {
 				r.d.log.WithField("filesystem", f.spec).Info("the relay has its port again")
 				return
 			}
@@ -140,9 +159,12 @@ func (r *relays) open(identity string, f *fileSystem, p protection, region strin
 	if one := r.running[identity]; one != nil {
 		return one.addr, nil
 	}
+	if l != nil && l.Over() != nil {
+		return netip.AddrPort{}, l.Over() // what comes late must not open what was closed
+	}
 	group := f.knownTargets()
 	e, _ := r.endpoints.Get(identity)
-	listener, err := r.listen(identity, e.Port)
+	listener, err := r.listen(identity, netip.AddrPortFrom(relayAddress(l != nil), e.Port))
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
@@ -166,7 +188,7 @@ func (r *relays) open(identity string, f *fileSystem, p protection, region strin
 		FileSystem: f.spec.String(), Port: addr.Port(), Boot: r.d.host.boot, Targets: targets, HomeZone: group.State().Home, Protection: p, Region: region,
 	}
 	if l != nil {
-		e.Volume, e.Tenure = l.Volume, l.Tenure
+		e.Lease, e.Tenure = l.Volume, l.Tenure
 	}
 	err = r.endpoints.Put(identity, e)
 	if err != nil {
@@ -182,16 +204,26 @@ func (r *relays) open(identity string, f *fileSystem, p protection, region strin
 	return one.addr, nil
 }
 
+// relayAddress is where relays listen. Those with a gate have an address of their own: the kernel
+// may go on for ever to connect to the port of a lease that was lost, and whoever gets that port
+// next must have a gate as well.
+func relayAddress(gated bool) netip.Addr {
+	if gated {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 2})
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+}
+
 // listen finds the listener of an earlier worker, or listens on the port of an earlier
 // run, or on a free one.
-func (r *relays) listen(identity string, port uint16) (*net.TCPListener, error) {
+func (r *relays) listen(identity string, addr netip.AddrPort) (*net.TCPListener, error) {
 	kept := r.d.options.Listeners
 	if kept != nil {
 		if listener, ok := kept.Listener(relayPrefix + identity).(*net.TCPListener); ok {
 			return listener, nil
 		}
 	}
-	listener, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)))
+	listener, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(addr))
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%w: another process has the port that mounts of running containers connect to: end it", err)
 	}

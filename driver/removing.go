@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/lease"
 )
 
 // Remove removes a volume; its data stays, goes to the trash, or is deleted, as the
@@ -36,12 +37,38 @@ func (d *Driver) remove(ctx context.Context, name string) error {
 		if err := d.detach(name, true); err != nil {
 			return err
 		}
+		if err := f.freeLease(ctx, name); err != nil {
+			return err
+		}
 		return f.remove(ctx, name)
 	})
 	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
 		return err
 	}
 	return d.unlearn(name)
+}
+
+// freeLease takes the lease of a volume that is about to be removed from whoever has it still:
+// nobody alive, as the hosts' entries say. A host that was paused for long must find its NFS client
+// evicted, and not write into what the trash gives back.
+func (f *fileSystem) freeLease(ctx context.Context, name string) error {
+	record, err := f.record(ctx, name)
+	if err != nil || !f.isFenced(record) {
+		return nil //nolint:nilerr // what is wrong with the record, its removal says
+	}
+	if h := f.holdingOf(name); h != nil {
+		f.spawnLeave(h)
+		select {
+		case <-h.left:
+		case <-ctx.Done():
+			return fmt.Errorf("its lease is still being given back: %w", ctx.Err())
+		}
+	}
+	_, err = f.leases.Preempt(ctx, record.LeaseKey())
+	if errors.Is(err, lease.ErrNone) {
+		return nil // nobody ever had it
+	}
+	return err
 }
 
 // remove removes record, data, the pointer at home, and the access point that was made for the
@@ -173,7 +200,7 @@ func dropLease(c *catalog.Catalog, record catalog.Record) error {
 	if !isExclusive(record) {
 		return nil
 	}
-	return c.DropLease(record.Name)
+	return c.DropLease(record.LeaseKey())
 }
 
 // isDefinite tells whether trying again would fail in the same way.

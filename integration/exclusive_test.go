@@ -208,11 +208,11 @@ func (s *siteHost) must(err error) {
 // holder is the host that has the lease, as the file system has it.
 func (e *exclusive) holder() string {
 	e.t.Helper()
-	entries, err := os.ReadDir(filepath.Join(e.lab.Server.Dir("/export"), ".docker-volume-efs/leases", e.volume))
+	entries, err := filepath.Glob(filepath.Join(e.lab.Server.Dir("/export"), ".docker-volume-efs/leases", e.volume+"@*/*"))
 	if err != nil || len(entries) != 1 {
 		e.t.Fatalf("its lease: %v, %v", entries, err)
 	}
-	fields := strings.Split(entries[0].Name(), "_")
+	fields := strings.Split(filepath.Base(entries[0]), "_")
 	return fields[len(fields)-1]
 }
 

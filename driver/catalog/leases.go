@@ -2,21 +2,49 @@ package catalog
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 )
 
-// A lease is the name of an empty file, the only one in the directory leases/VOLUME. It changes by
-// rename(2), which the server does as one step, or refuses: a name that another host has
-// changed is not there any more. What it means is the caller's.
+// A lease is the name of an empty file, the only one in the directory leases/VOLUME@DIGEST. It
+// changes by rename(2), which the server does as one step, or refuses: a name that another host
+// has changed is not there any more. What it means is the caller's.
+
+// LeaseKey is the directory of a volume's lease. Its digest is of what makes this volume another
+// one than an earlier one of that name: a removal that comes late must not take the lease of the
+// new one.
+func (r Record) LeaseKey() string {
+	sum := sha256.Sum256([]byte(strings.Join([]string{r.Name, r.Path, r.CreatedBy, r.Created.UTC().Format(time.RFC3339Nano)}, "\x00")))
+	return r.Name + keySeparator + hex.EncodeToString(sum[:6])
+}
+
+const keySeparator = "@" // which no volume's name has
+
+// VolumeOf returns the name of the volume whose lease has that key.
+func VolumeOf(key string) string {
+	name, _, _ := strings.Cut(key, keySeparator)
+	return name
+}
+
+func checkKey(key string) error {
+	name, digest, ok := strings.Cut(key, keySeparator)
+	if _, err := hex.DecodeString(digest); !ok || err != nil || len(digest) != 12 {
+		return fmt.Errorf("%q is no lease's key", key)
+	}
+	return CheckName(name)
+}
 
 // Lease returns the name of a volume's lease. It is [ErrNotFound] if there is none.
-func (c *Catalog) Lease(volume string) (string, error) {
-	dir, err := c.leaseDir(volume)
+func (c *Catalog) Lease(key string) (string, error) {
+	dir, err := c.leaseDir(key)
 	if err != nil {
 		return "", err
 	}
@@ -31,14 +59,14 @@ func (c *Catalog) Lease(volume string) (string, error) {
 	case 1:
 		return names[0], nil
 	}
-	return "", fmt.Errorf("%w: lease of volume %q: %d names, not one", ErrDamaged, volume, len(names))
+	return "", fmt.Errorf("%w: lease %q: %d names, not one", ErrDamaged, key, len(names))
 }
 
-func (c *Catalog) leaseDir(volume string) (*tree.Dir, error) {
-	if err := CheckName(volume); err != nil {
+func (c *Catalog) leaseDir(key string) (*tree.Dir, error) {
+	if err := checkKey(key); err != nil {
 		return nil, err
 	}
-	dir, err := c.dirs[leasesDir].Open(volume)
+	dir, err := c.dirs[leasesDir].Open(key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotFound
 	}
@@ -53,8 +81,8 @@ func (c *Catalog) leaseDir(volume string) (*tree.Dir, error) {
 
 // MakeLease makes a volume's lease; one that is there stays. The directory appears with the
 // name in it: of two hosts one would else find it empty.
-func (c *Catalog) MakeLease(volume, name string) error {
-	if err := CheckName(volume); err != nil {
+func (c *Catalog) MakeLease(key, name string) error {
+	if err := checkKey(key); err != nil {
 		return err
 	}
 	tmp := c.dirs[tmpDir]
@@ -66,7 +94,7 @@ func (c *Catalog) MakeLease(volume, name string) error {
 	defer dir.Close()
 	err = dir.WriteNew(name, nil, fileMode)
 	if err == nil {
-		err = tmp.Rename(unique, c.dirs[leasesDir], volume)
+		err = tmp.Rename(unique, c.dirs[leasesDir], key)
 	}
 	if err == nil {
 		return c.dirs[leasesDir].Sync()
@@ -79,8 +107,8 @@ func (c *Catalog) MakeLease(volume, name string) error {
 }
 
 // TakeLease changes the name of a volume's lease, and tells whether it was what from says.
-func (c *Catalog) TakeLease(volume, from, to string) (bool, error) {
-	dir, err := c.leaseDir(volume)
+func (c *Catalog) TakeLease(key, from, to string) (bool, error) {
+	dir, err := c.leaseDir(key)
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
@@ -109,13 +137,13 @@ func (c *Catalog) TakeLease(volume, from, to string) (bool, error) {
 }
 
 // DropLease removes a volume's lease; none is no error.
-func (c *Catalog) DropLease(volume string) error {
-	if err := CheckName(volume); err != nil {
+func (c *Catalog) DropLease(key string) error {
+	if err := checkKey(key); err != nil {
 		return err
 	}
 	tmp := c.dirs[tmpDir]
 	unique := c.name + "-" + rand.Text()
-	if err := c.dirs[leasesDir].Rename(volume, tmp, unique); err != nil {
+	if err := c.dirs[leasesDir].Rename(key, tmp, unique); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}

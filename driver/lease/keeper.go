@@ -1,9 +1,11 @@
 package lease
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -16,8 +18,9 @@ type Keeper struct {
 	// Clock is for tests; nil means the machine's.
 	Clock Clock
 
-	mu   sync.Mutex // guards held
-	held map[*Lease]struct{}
+	mu      sync.Mutex // guards the following fields
+	held    map[*Lease]struct{}
+	watched map[string]watch // by volume: what calls that have given up saw
 }
 
 func (k *Keeper) clock() Clock {
@@ -43,12 +46,14 @@ func (e *HeldError) Error() string {
 // whole term. It waits as long as the context lets it, and then fails with a [*HeldError]. The
 // lease is released with [Keeper.Release].
 func (k *Keeper) Acquire(ctx context.Context, volume string) (*Lease, error) {
-	var w watch
+	w := k.watching(volume)
+	defer func() { k.watchOn(volume, w) }()
 	for {
 		current, ready, err := k.look(ctx, volume, &w)
 		if err == nil && ready {
 			var l *Lease
 			if l, err = k.take(ctx, volume, current); err == nil {
+				w = watch{}
 				return l, nil
 			}
 		}
@@ -64,6 +69,25 @@ func (k *Keeper) Acquire(ctx context.Context, volume string) (*Lease, error) {
 		if err := k.clock().Sleep(ctx, pause); err != nil {
 			return nil, w.held(k.clock().Now())
 		}
+	}
+}
+
+// watching is what an earlier call saw of a volume's lease: a name and a sign that are the same at
+// both ends of a term were so in between.
+func (k *Keeper) watching(volume string) watch {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.watched[volume]
+}
+
+func (k *Keeper) watchOn(volume string, w watch) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.watched == nil {
+		k.watched = map[string]watch{}
+	}
+	if k.watched[volume] = w; w.since.IsZero() {
+		delete(k.watched, volume)
 	}
 }
 
@@ -176,11 +200,23 @@ func (k *Keeper) round(ctx context.Context) {
 	begun := k.clock().Now()
 	limited, cancel := context.WithTimeout(ctx, Term)
 	defer cancel()
-	if k.Store.Renew(limited) != nil {
+	err := k.Store.Renew(limited)
+	if err != nil && !errors.Is(err, ErrForgotten) {
 		return
 	}
+	oldest := held[0]
 	for _, l := range held {
-		if !l.extend(begun) {
+		if l.stepped().Before(oldest.stepped()) {
+			oldest = l
+		}
+	}
+	for _, l := range held {
+		if err != nil {
+			l.shut()
+		}
+		// One lease in turn is confirmed though nothing says that it was taken: should an eviction
+		// not have reached every way to the server, this ends it.
+		if !l.extend(begun) || l == oldest {
 			_ = l.step(limited) // the next round tries again
 		}
 	}
@@ -195,7 +231,7 @@ func (k *Keeper) anyShut() bool {
 	return false
 }
 
-// Held are the leases that were not released.
+// Held are the leases that were not released, in the order of volumes and epochs.
 func (k *Keeper) Held() []*Lease {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -203,6 +239,9 @@ func (k *Keeper) Held() []*Lease {
 	for l := range k.held {
 		all = append(all, l)
 	}
+	slices.SortFunc(all, func(a, b *Lease) int {
+		return cmp.Or(cmp.Compare(a.Volume, b.Volume), cmp.Compare(a.Tenure.Epoch, b.Tenure.Epoch))
+	})
 	return all
 }
 

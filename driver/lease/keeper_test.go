@@ -19,6 +19,7 @@ type shelf struct {
 	signs   map[string]int
 	self    string
 	broken  error
+	forgets bool // others have dropped the host; see lease.ErrForgotten
 	evicted []lease.Tenure
 }
 
@@ -52,7 +53,14 @@ func (s *shelf) Sign(_ context.Context, _ string, h lease.Host) (sign lease.Sign
 }
 
 func (s *shelf) Renew(context.Context) error {
-	return s.do(func() error { s.signs[s.self]++; return nil })
+	return s.do(func() error {
+		s.signs[s.self]++
+		if s.forgets {
+			s.forgets = false
+			return lease.ErrForgotten
+		}
+		return nil
+	})
 }
 
 func (s *shelf) Evict(_ context.Context, _ string, t lease.Tenure) error {
@@ -73,6 +81,17 @@ func stood(serial uint64) lease.Entry {
 func newShelf(entry lease.Entry) (*shelf, *lease.Keeper) {
 	s := &shelf{entry: entry, signs: map[string]int{}, self: hostA.ID}
 	return s, &lease.Keeper{Self: hostA, Store: s}
+}
+
+// running has a keeper run until the result is called.
+func running(t *testing.T, k *lease.Keeper) (end func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var run sync.WaitGroup
+	run.Go(func() { k.Run(ctx) })
+	return func() {
+		cancel()
+		run.Wait()
+	}
 }
 
 func TestFreeLeaseIsTakenAtOnce(t *testing.T) {
@@ -113,13 +132,15 @@ func TestLeaseOfALivingHostIsNotTaken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, k := newShelf(stood(5))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		var living sync.WaitGroup
+		defer living.Wait()
 		defer cancel()
-		go func() {
+		living.Go(func() {
 			for ctx.Err() == nil {
 				time.Sleep(lease.Every)
 				_ = s.do(func() error { s.signs[hostB.ID]++; return nil })
 			}
-		}()
+		})
 		_, err := k.Acquire(ctx, "v")
 		held := new(lease.HeldError)
 		if !errors.As(err, &held) || held.By != hostB || held.Left <= lease.Term-lease.Every-time.Second || held.Left > lease.Term {
@@ -138,9 +159,7 @@ func TestGateShutsBeforeTheTermEnds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		go k.Run(ctx)
+		defer running(t, k)()
 		time.Sleep(time.Hour)
 		if !l.Open() {
 			t.Fatal("the gate is shut though the lease is renewed")
@@ -172,9 +191,7 @@ func TestHolderThatComesBackHearsThatItLost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		go k.Run(ctx)
+		defer running(t, k)()
 		s.breakDown(errors.New("partition"))
 		time.Sleep(2 * lease.Term)
 		s.breakDown(nil)
@@ -197,9 +214,7 @@ func TestAdoptedLeaseIsConfirmedFirst(t *testing.T) {
 		if l.Open() {
 			t.Error("it is open before anybody asked")
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
-		go k.Run(ctx)
+		defer running(t, k)()
 		if err := l.Wait(t.Context()); err != nil || s.entry.Serial <= 9 || s.entry.Tenure != mine {
 			t.Errorf("%v; the lease is %+v", err, s.entry)
 		}
@@ -215,6 +230,56 @@ func TestPreemptEvictsAndFrees(t *testing.T) {
 		}
 		if host, err := k.Preempt(t.Context(), "v"); err != nil || host != (lease.Host{}) {
 			t.Errorf("again: %v, %v", host, err)
+		}
+	})
+}
+
+func TestHeldErrorGoesOnCounting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, k := newShelf(stood(5))
+		first, cancel := context.WithTimeout(t.Context(), lease.Term/2)
+		defer cancel()
+		held := new(lease.HeldError)
+		if _, err := k.Acquire(first, "v"); !errors.As(err, &held) {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		if _, err := k.Acquire(t.Context(), "v"); err != nil || time.Since(begun) > held.Left+time.Second {
+			t.Errorf("the second call waited %v, %v; the first one said %v", time.Since(begun), err, held.Left)
+		}
+	})
+}
+
+func TestHostThatWasDroppedConfirmsBeforeItWritesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, k := newShelf(lease.Entry{})
+		l, err := k.Acquire(t.Context(), "v")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = s.do(func() error { s.entry, s.forgets = stood(s.entry.Serial+1), true; return nil })
+		defer running(t, k)()
+		time.Sleep(time.Second)
+		lost := new(lease.LostError)
+		if l.Open() || !errors.As(l.Over(), &lost) {
+			t.Errorf("its gate is open: %v, over: %v", l.Open(), l.Over())
+		}
+	})
+}
+
+// Should a host have been evicted nowhere, it finds out by itself all the same, and soon.
+func TestLeaseThatWasTakenUnnoticedIsFoundOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, k := newShelf(lease.Entry{})
+		l, err := k.Acquire(t.Context(), "v")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer running(t, k)()
+		_ = s.do(func() error { s.entry = stood(s.entry.Serial + 1); return nil })
+		time.Sleep(2 * lease.Every)
+		if l.Open() {
+			t.Error("its gate is open")
 		}
 	})
 }

@@ -19,6 +19,8 @@ type Lease struct {
 	mu      sync.Mutex // guards the following fields
 	entry   Entry      // as this host left it
 	until   time.Time  // when the gate shuts; the zero time: it was never open
+	steps   time.Time  // when the latest step was taken
+	strange int        // looks in a row that showed an older serial and another tenure
 	over    error      // why it never opens again
 	changed chan struct{}
 }
@@ -96,6 +98,19 @@ func (l *Lease) extend(begun time.Time) bool {
 	return true
 }
 
+// shut has the gate shut until the lease is confirmed.
+func (l *Lease) shut() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.until = time.Time{}
+}
+
+func (l *Lease) stepped() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.steps
+}
+
 // opened has the gate open for a term from begun on. The caller holds mu.
 func (l *Lease) opened(begun time.Time) {
 	if until := begun.Add(Term - margin); until.After(l.until) {
@@ -153,9 +168,14 @@ func (l *Lease) step(ctx context.Context) error {
 	if to.Serial > l.entry.Serial {
 		l.entry = to
 	}
+	l.steps, l.strange = begun, 0
 	l.opened(begun)
 	return nil
 }
+
+// maxStrange is how many looks in a row may be older ones. A look after a step that was refused is
+// fresh but for what the kernel remembers of names.
+const maxStrange = 3
 
 // errLater reports a step that this host had taken without hearing of it.
 var errLater = errors.New("an earlier step was taken late")
@@ -170,7 +190,8 @@ func (l *Lease) catchUp(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case !gone && current.Serial < l.entry.Serial: // an older look
+	case !gone && current.Serial < l.entry.Serial && (current.Tenure == l.Tenure || l.strange < maxStrange):
+		l.strange++ // an older look, unless it stays: the lease was made anew by a host whose clock is behind
 		return errLater
 	case !gone && current.Tenure == l.Tenure && current.From == Tenure{}:
 		l.entry = current

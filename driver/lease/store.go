@@ -30,6 +30,10 @@ var ErrTaken = errors.New("another host has taken the lease")
 // ErrNone reports a volume that has no lease: it was removed.
 var ErrNone = errors.New("the volume has no lease")
 
+// ErrForgotten reports a renewal by a host that others had taken for dead: whatever it held may
+// be another's.
+var ErrForgotten = errors.New("other hosts had taken this one for dead")
+
 // Sign is a host's latest sign of life: it changes with each, and is not compared with a
 // clock. "" is that of a host that does not claim to use the volume.
 type Sign string
@@ -43,7 +47,8 @@ type Store interface {
 	Take(ctx context.Context, volume string, from, to Entry) error
 	// Sign returns a host's sign of life as one that uses the volume.
 	Sign(ctx context.Context, volume string, host Host) (Sign, error)
-	// Renew gives this host's sign for all volumes that it uses.
+	// Renew gives this host's sign for all volumes that it uses. It fails with [ErrForgotten] if
+	// the sign was given after others had dropped this host.
 	Renew(ctx context.Context) error
 	// Evict has the server forget a tenure's NFS client: nothing that it has sent and that
 	// is not done by then is done after. It may make no new session unless its holder
