@@ -20,7 +20,7 @@ func TestBadDayDamagedRecord(t *testing.T) {
 	b := startBare(t, l, "host-b", "EFS_ROOT="+a.setting("EFS_ROOT"))
 	// All put a new file in the record's place, as a restore would: what is
 	// written into the old one is seen when the kernel's memory of it ends.
-	newer := `sed -i 's/"version": 1/"version": 3/' $f`
+	newer := `sed -i 's/"version": 1/"version": 4/' $f`
 	for _, row := range []struct {
 		name, volume, change string
 		words                []string
@@ -55,7 +55,7 @@ func TestBadDayDamagedRecord(t *testing.T) {
 			if !row.healable {
 				b.fails(b.create(row.volume), row.words...)
 				b.fails(b.remove(row.volume), row.words...)
-				a.rewrite(bareRecordFile(row.volume), `sed -i 's/"version": 3/"version": 1/' $f`)
+				a.rewrite(bareRecordFile(row.volume), `sed -i 's/"version": 4/"version": 1/' $f`)
 				a.holds(row.volume, "more")
 				b.holds(row.volume, "more\nmore")
 				return
