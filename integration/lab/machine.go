@@ -17,6 +17,11 @@ const (
 	qemuProgram = "qemu-system-x86_64"
 	memorySize  = "1024M"
 	memoryBytes = 1024 << 20
+	// processor has all that the emulation knows but CMPXCHG16B, by which the kernel takes memory:
+	// QEMU 7.2 interrupted in the midst of one left rubbish in the flags, and a host died of it
+	// ("Oops: double fault" in __kmalloc_cache_noprof, EFLAGS part of an address). Without it the
+	// kernel has another way.
+	processor = "max,-cx16"
 	// processors is one, though hosts have more: a kernel patches its own code while it runs
 	// (text_poke_bp in arch/x86/kernel/alternative.c), and an emulation with a thread for each
 	// processor may run into the breakpoint that the others are to trip over. Hosts died of it
@@ -56,7 +61,7 @@ type machineSpec struct {
 // hardware is the part of the command line that a saved machine state depends on.
 func hardware() []string {
 	return []string{
-		"-nodefaults", "-no-user-config", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max",
+		"-nodefaults", "-no-user-config", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", processor,
 		"-machine", "pc,memory-backend=ram", "-m", memorySize, "-smp", processors,
 		"-display", "none", "-vga", "none",
 		"-device", "virtio-net-pci,netdev=net,romfile=",
