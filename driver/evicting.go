@@ -50,6 +50,9 @@ func (f *fileSystem) evict(ctx context.Context, key string, t lease.Tenure) erro
 	}
 	owner, p := clientOwner+leaseIdentity(k.id, key, t), f.protectionFor(k.record)
 	targets := group.State().Targets
+	if len(targets) == 0 {
+		return fmt.Errorf("file system %s: no mount target is known at which host %s could be evicted", f.spec, t.Host.Name)
+	}
 	results := make([]error, len(targets))
 	var all sync.WaitGroup
 	for i, target := range targets {
