@@ -83,6 +83,16 @@ func newShelf(entry lease.Entry) (*shelf, *lease.Keeper) {
 	return s, &lease.Keeper{Self: hostA, Store: s}
 }
 
+// acquired is a lease that nobody else wants.
+func acquired(t *testing.T, k *lease.Keeper) *lease.Lease {
+	t.Helper()
+	l, err := k.Acquire(t.Context(), "v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 // running has a keeper run until the result is called.
 func running(t *testing.T, k *lease.Keeper) (end func()) {
 	ctx, cancel := context.WithCancel(t.Context())
@@ -155,10 +165,7 @@ func TestLeaseOfALivingHostIsNotTaken(t *testing.T) {
 func TestGateShutsBeforeTheTermEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, k := newShelf(lease.Entry{})
-		l, err := k.Acquire(t.Context(), "v")
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := acquired(t, k)
 		defer running(t, k)()
 		time.Sleep(time.Hour)
 		if !l.Open() {
@@ -187,10 +194,7 @@ func TestGateShutsBeforeTheTermEnds(t *testing.T) {
 func TestHolderThatComesBackHearsThatItLost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, k := newShelf(lease.Entry{})
-		l, err := k.Acquire(t.Context(), "v")
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := acquired(t, k)
 		defer running(t, k)()
 		s.breakDown(errors.New("partition"))
 		time.Sleep(2 * lease.Term)
@@ -253,10 +257,7 @@ func TestHeldErrorGoesOnCounting(t *testing.T) {
 func TestHostThatWasDroppedConfirmsBeforeItWritesOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, k := newShelf(lease.Entry{})
-		l, err := k.Acquire(t.Context(), "v")
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := acquired(t, k)
 		_ = s.do(func() error { s.entry, s.forgets = stood(s.entry.Serial+1), true; return nil })
 		defer running(t, k)()
 		time.Sleep(time.Second)
@@ -271,10 +272,7 @@ func TestHostThatWasDroppedConfirmsBeforeItWritesOn(t *testing.T) {
 func TestLeaseThatWasTakenUnnoticedIsFoundOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, k := newShelf(lease.Entry{})
-		l, err := k.Acquire(t.Context(), "v")
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := acquired(t, k)
 		defer running(t, k)()
 		_ = s.do(func() error { s.entry = stood(s.entry.Serial + 1); return nil })
 		time.Sleep(2 * lease.Every)
