@@ -55,7 +55,7 @@ func TestANewCertificateIsTakenWithoutAWordToLiveConnections(t *testing.T) {
 	before := c.far.Status().Gateway.Certificate.NotAfter
 	later := time.Now().Add(25 * 24 * time.Hour)
 	c.authority.issue(t, "far", func(x *x509.Certificate) { x.NotAfter = later })
-	c.news.expect(t, "new certificate")
+	c.news.expect(t, "valid until")
 	if after := c.far.Status().Gateway.Certificate.NotAfter; !after.After(before) {
 		t.Errorf("it was valid until %s and is until %s", before, after)
 	}
@@ -83,7 +83,7 @@ func TestFilesAreReadAgainAlsoIfTheirTimeAndSizeAreTheSame(t *testing.T) {
 	if err := os.Rename(other, c.farFiles.CA); err != nil {
 		t.Fatal(err)
 	}
-	c.news.expect(t, "new certificate")
+	c.news.expect(t, "valid until")
 }
 
 func TestABadNewCertificateLeavesTheOldInUseUntilAGoodOneComes(t *testing.T) {
@@ -101,7 +101,7 @@ func TestABadNewCertificateLeavesTheOldInUseUntilAGoodOneComes(t *testing.T) {
 		t.Error("Reload tells of no trouble")
 	}
 	c.authority.issue(t, "far", nil)
-	c.news.expect(t, "new certificate")
+	c.news.expect(t, "valid until")
 	eventually(t, "the trouble ends", func() bool { return c.far.Status().Healthy() })
 }
 
@@ -130,7 +130,7 @@ func TestWhoComesAfterAnAuthorityWasReplacedIsJudgedByTheNewOne(t *testing.T) {
 	if err := os.WriteFile(c.farFiles.CA, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c.news.expect(t, "new certificate")
+	c.news.expect(t, "valid until")
 	if err := stranger(t, c.far.peer, config); err == nil {
 		t.Error("the old authority's certificate is still believed")
 	}
