@@ -18,7 +18,7 @@ func (f *fileSystem) makeInAccessPoint(ctx context.Context, record catalog.Recor
 	_, err := inSession(ctx, f.transportOf(record), func(ctx context.Context, s *session) (struct{}, error) {
 		exists, err := adoptable(s.base, record.Path)
 		if err == nil && !exists {
-			err = makeDirectory(ctx, s.base, record)
+			_, err = makeDirectory(ctx, s.base, record)
 		}
 		return struct{}{}, err
 	}, nil)

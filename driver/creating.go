@@ -110,15 +110,16 @@ func (d *Driver) sameCatalog(ctx context.Context, asked, at filesystem.Spec) err
 		at, asked)}
 }
 
-// createAttempts is how often a Create begins anew because another host removed the volume while
-// it was being made. Somebody who removes it each time means it.
+// createAttempts is how often a Create begins anew because another host removed, or made, the volume
+// at the same moment. Somebody who removes it each time means it.
 const createAttempts = 3
 
 // create agrees with all hosts on the record, makes the directory, and keeps
 // what is known.
 func (f *fileSystem) create(ctx context.Context, name string, w wanted) (err error) {
 	for range createAttempts {
-		if err = f.createOnce(ctx, name, w); !errors.Is(err, errRemovedMeanwhile) || ctx.Err() != nil {
+		err = f.createOnce(ctx, name, w)
+		if !errors.Is(err, errRemovedMeanwhile) && !errors.Is(err, catalog.ErrMadeAnew) || ctx.Err() != nil {
 			break
 		}
 	}
@@ -132,11 +133,11 @@ func (f *fileSystem) createOnce(ctx context.Context, name string, w wanted) erro
 		catalog string
 		fresh   bool
 	}
-	a, err := withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, s *session) (agreed, error) {
+	a, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (agreed, error) {
 		if err := c.CheckFormat(); err != nil {
 			return agreed{}, err
 		}
-		record, fresh, err := f.agree(c, s, name, w)
+		record, fresh, err := f.agree(ctx, c, s, name, w)
 		return agreed{record, c.ID(), fresh}, err
 	})
 	if err != nil {
@@ -168,7 +169,7 @@ func (f *fileSystem) createOnce(ctx context.Context, name string, w wanted) erro
 }
 
 // agree returns the volume's record, the existing one or a fresh one.
-func (f *fileSystem) agree(c *catalog.Catalog, s *session, name string, w wanted) (record catalog.Record, fresh bool, err error) {
+func (f *fileSystem) agree(ctx context.Context, c *catalog.Catalog, s *session, name string, w wanted) (record catalog.Record, fresh bool, err error) {
 	record, err = c.Lookup(name)
 	switch {
 	case err == nil && record.FileSystem != "":
@@ -193,7 +194,7 @@ func (f *fileSystem) agree(c *catalog.Catalog, s *session, name string, w wanted
 	}
 	record = catalog.Record{
 		Version: catalog.Version, Name: name, State: catalog.Creating, Path: w.path, Options: w.options,
-		Created: time.Now().UTC().Truncate(time.Second), CreatedBy: f.d.host.name,
+		Created: time.Now().UTC().Truncate(time.Microsecond), CreatedBy: f.d.host.name,
 	}
 	if err := f.protectionFor(record).allows(f.spec, w.options.Via); err != nil {
 		return catalog.Record{}, false, err
@@ -202,7 +203,7 @@ func (f *fileSystem) agree(c *catalog.Catalog, s *session, name string, w wanted
 		return catalog.Record{}, false, invalid{fmt.Errorf("option accesspoint=%q: the catalogue and all volumes are reached by that one already (EFS_ACCESS_POINT): leave the option out", home)}
 	}
 	if !record.Foreign() {
-		exists, err := adoptable(s.base, w.path)
+		exists, err := adoptableForLong(ctx, c, s.base, name, w.path)
 		if err != nil {
 			return catalog.Record{}, false, err
 		}
@@ -211,10 +212,16 @@ func (f *fileSystem) agree(c *catalog.Catalog, s *session, name string, w wanted
 		}
 	}
 	record, fresh, err = c.Add(record)
+	if errors.Is(err, catalog.ErrNotFound) {
+		err = errRemovedMeanwhile // there was one a moment ago
+	}
 	if fresh && err == nil {
 		if err = refuseLeaving(c, record); err != nil {
 			err = errors.Join(err, c.Drop(name))
 		}
+	}
+	if fresh && err == nil && record.State == catalog.Ready {
+		err = confirm(c, record)
 	}
 	return record, fresh, err
 }
@@ -233,6 +240,36 @@ func refuseLeaving(c *catalog.Catalog, record catalog.Record) error {
 		}
 	}
 	return nil
+}
+
+// adoptableForLong is adoptable with a second look at an empty directory: it may be that of a volume that
+// another host removed while a third one was making it. That one looks for its record as long as it may be away, and
+// then takes its directory back. Or it is that of a volume that was made this moment: then Create begins anew.
+func adoptableForLong(ctx context.Context, c *catalog.Catalog, base *tree.Dir, name, path string) (exists bool, err error) {
+	exists, err = adoptable(base, path)
+	for begun := time.Now(); exists && err == nil && isEmpty(base, path) && time.Since(begun) < 2*asideLimit; {
+		if err := waitAside(ctx); err != nil {
+			return false, err
+		}
+		if _, err := c.Lookup(name); !errors.Is(err, catalog.ErrNotFound) {
+			return false, errRemovedMeanwhile
+		}
+		if _, err := base.Refresh(); err != nil {
+			return false, err
+		}
+		exists, err = adoptable(base, path)
+	}
+	return exists, err
+}
+
+func isEmpty(base *tree.Dir, path string) bool {
+	dir, err := base.Open(path)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	names, err := dir.Names()
+	return err == nil && len(names) == 0
 }
 
 // adoptable tells whether the directory exists already, and refuses one that
@@ -312,11 +349,12 @@ func (f *fileSystem) finishCreating(ctx context.Context, record catalog.Record) 
 			return record, err
 		}
 	}
+	var made uint64
 	if record.Made {
 		now, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (catalog.Record, error) {
 			now, err := stillThere(ctx, c, record)
 			if err == nil && now.State == catalog.Creating {
-				err = makeDirectory(ctx, s.base, record)
+				made, err = makeDirectory(ctx, s.base, record)
 			}
 			return now, err
 		})
@@ -330,12 +368,31 @@ func (f *fileSystem) finishCreating(ctx context.Context, record catalog.Record) 
 	}
 	return withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (catalog.Record, error) {
 		now, err := stillThere(ctx, c, record)
+		if errors.Is(err, errRemovedMeanwhile) && made != 0 {
+			err = errors.Join(err, c.TakeBack(record, made))
+		}
 		if err != nil || now.State == catalog.Ready {
 			return now, err
 		}
 		finished.State = catalog.Ready
-		return finished, c.Replace(finished)
+		if err := c.Replace(finished); err != nil {
+			return finished, err
+		}
+		return finished, confirm(c, finished)
 	})
+}
+
+// confirm fails with [errRemovedMeanwhile] if the directory has gone while "ready" was written,
+// perhaps over another host's "removing".
+func confirm(c *catalog.Catalog, record catalog.Record) error {
+	if record.Foreign() {
+		return nil // it is out of sight
+	}
+	err := c.Confirm(record)
+	if errors.Is(err, catalog.ErrNotFound) {
+		return errRemovedMeanwhile
+	}
+	return err
 }
 
 // asideLimit is how long a record may be away: a host that finishes the removal of an earlier
@@ -346,14 +403,26 @@ const (
 	asidePause = 5 * time.Millisecond
 )
 
+func waitAside(ctx context.Context) error {
+	timer := time.NewTimer(asidePause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 var errRemovedMeanwhile = conflict{errors.New("another host has removed it meanwhile: try again")}
 
 // stillThere returns a volume's record as it is now, if it is still the same volume's.
 func stillThere(ctx context.Context, c *catalog.Catalog, record catalog.Record) (catalog.Record, error) {
 	now, err := c.Lookup(record.Name)
-	for begun := time.Now(); errors.Is(err, catalog.ErrNotFound) && time.Since(begun) < asideLimit && ctx.Err() == nil; {
-		timer := time.NewTimer(asidePause)
-		<-timer.C
+	for begun := time.Now(); errors.Is(err, catalog.ErrNotFound) && time.Since(begun) < asideLimit; {
+		if waitAside(ctx) != nil {
+			break
+		}
 		now, err = c.Lookup(record.Name)
 	}
 	if errors.Is(err, catalog.ErrNotFound) || err == nil && (now.State == catalog.Removing || !now.Same(record)) {
@@ -362,22 +431,33 @@ func stillThere(ctx context.Context, c *catalog.Catalog, record catalog.Record) 
 	return now, err
 }
 
-// makeDirectory makes a volume's directory with its owner and mode.
-func makeDirectory(ctx context.Context, base *tree.Dir, record catalog.Record) error {
-	dir, _, err := base.Make(record.Path, defaultMode)
+// makeDirectory makes a volume's directory with its owner and mode, and returns its inode if it
+// was this call that made it.
+func makeDirectory(ctx context.Context, base *tree.Dir, record catalog.Record) (made uint64, err error) {
+	dir, newly, err := base.Make(record.Path, defaultMode)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, errRemovedMeanwhile // between its making and its opening
+	}
 	if err != nil {
-		return fmt.Errorf("make directory %s: %w", record.Path, err)
+		return 0, fmt.Errorf("make directory %s: %w", record.Path, err)
 	}
 	defer dir.Close()
 	// A call that was left behind must not touch a directory that another
 	// has finished and a container uses.
 	if err := ctx.Err(); err != nil {
-		return err
+		return 0, err
 	}
 	if err := setOwner(dir, record.Options); err != nil {
-		return err
+		return 0, err
 	}
-	return ctx.Err()
+	if newly {
+		id, err := dir.Identity()
+		if err != nil {
+			return 0, err
+		}
+		made = id.Inode
+	}
+	return made, ctx.Err()
 }
 
 // defaultMode is what Docker's own volumes have.

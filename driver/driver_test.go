@@ -21,7 +21,16 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver/mount/mounttest"
 )
 
-func TestMain(m *testing.M) { mounttest.Main(m) }
+func TestMain(m *testing.M) {
+	if text := os.Getenv(contender); text != "" {
+		if err := contend(text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	mounttest.Main(m)
+}
 
 // warm is short, so that tests need not wait for a volume to be detached.
 const warm = 50 * time.Millisecond
@@ -37,10 +46,7 @@ type testHost struct {
 // newHost starts a host on a directory that stands for the shared file system.
 func newHost(t *testing.T, shared string, change ...func(*driver.Options)) *testHost {
 	t.Helper()
-	h := &testHost{t: t, options: driver.Options{
-		Data: t.TempDir(), FileSystem: filesystem.Spec{Kind: filesystem.Directory, Dir: shared},
-		Host: "host-" + filepath.Base(t.TempDir()), Warm: warm, Check: time.Hour,
-	}}
+	h := &testHost{t: t, options: hostOptions(shared, t.TempDir(), "host-"+filepath.Base(t.TempDir()))}
 	for _, c := range change {
 		c(&h.options)
 	}
@@ -57,11 +63,22 @@ func newHost(t *testing.T, shared string, change ...func(*driver.Options)) *test
 	return h
 }
 
-func (h *testHost) start() {
-	h.t.Helper()
+func hostOptions(shared, data, host string) driver.Options {
+	return driver.Options{
+		Data: data, FileSystem: filesystem.Spec{Kind: filesystem.Directory, Dir: shared},
+		Host: host, Warm: warm, Check: time.Hour,
+	}
+}
+
+func silence() *logrus.Logger {
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	d, err := driver.New(h.options, log)
+	return log
+}
+
+func (h *testHost) start() {
+	h.t.Helper()
+	d, err := driver.New(h.options, silence())
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -59,6 +59,8 @@ func (i invalid) Unwrap() error { return i.error }
 // conflict marks an error as a volume that exists with another definition.
 type conflict struct{ error }
 
+func (c conflict) Unwrap() error { return c.error }
+
 // errSilent reports a file system that has not answered in time.
 var errSilent = errors.New("does not answer")
 

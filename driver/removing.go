@@ -140,7 +140,7 @@ func (f *fileSystem) removeData(ctx context.Context, c *catalog.Catalog, name st
 			if err := dropLease(c, record); err != nil || left.record.Name != "" {
 				return left, err
 			}
-			return left, c.Drop(name)
+			return left, c.DropIf(name, record.Same)
 		}
 		if record, err = beginRemoving(c, record); err != nil {
 			return left, err
@@ -173,10 +173,16 @@ func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record) e
 	if err == nil && !keep {
 		err = c.MoveToTrash(record)
 	}
+	if errors.Is(err, catalog.ErrMadeAnew) {
+		err = conflict{fmt.Errorf("%w: it stays; run docker volume rm again if you mean that one", err)}
+	}
 	if err != nil {
 		if isDefinite(err) {
 			record.State, record.Trash, record.Directory = catalog.Ready, "", 0
 			err = errors.Join(err, c.Replace(record))
+			if record.Made && errors.Is(c.Confirm(record), catalog.ErrNotFound) {
+				return nil // another host has finished it
+			}
 		}
 		return err
 	}

@@ -193,8 +193,8 @@ func TestRemovalThatAnotherHostHasFinishedTakesNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A stalled after it had announced the removal of a directory; the one that is
-	// there now is another.
+	// A stalled before it announced the removal of a directory; the volume that is there now is
+	// another, and A has written over its record.
 	half := strings.Replace(string(text), `"state": "ready"`, `"state": "removing", "trash": "20261121T000000Z-half-data", "directory": 1`, 1)
 	if err := errors.Join(
 		os.WriteFile(record, []byte(half), 0o600),
@@ -202,10 +202,13 @@ func TestRemovalThatAnotherHostHasFinishedTakesNothingElse(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	a.remove("data")
+	wantKind(t, a.Remove(t.Context(), "data"), driver.Conflict, "has made it meanwhile", "run docker volume rm again")
 	if !exists(t, filepath.Join(shared, "data/new")) {
 		t.Error("the new directory is gone")
 	}
+	a.mount("data", "1")
+	a.wantFile("data", "new", "")
+	a.unmount("data", "1")
 }
 
 // TestRemoveOnOneHostAndCreateOnAnotherAtTheSameMoment ends with a volume or without

@@ -98,6 +98,7 @@ func TestBadDayTwoHostsRace(t *testing.T) {
 		"finish its removal first", // both hosts finish one removal
 		"uses it since",            // the other host has it mounted
 		"removed it meanwhile",     // by a Mount of a volume half made; a Create begins anew
+		"has made it meanwhile",    // a removal that was about to take a new volume
 	}
 	var (
 		mu      sync.Mutex

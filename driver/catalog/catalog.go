@@ -253,20 +253,26 @@ func (c *Catalog) Replace(record Record) error {
 
 // Drop removes a record; one that is not there is no error.
 func (c *Catalog) Drop(name string) error {
+	record, lookupErr := c.Lookup(name)
 	if err := c.dirs[volumesDir].Unlink(name + suffix); err != nil {
 		return err
 	}
-	if err := c.dirs[volumesDir].Sync(); err != nil {
-		return err
+	if err := c.dirs[volumesDir].Sync(); err != nil || lookupErr != nil {
+		return err // the mark of what cannot be read stays, and is nobody's
 	}
-	return c.unclaim(name)
+	return c.unclaim(record)
 }
 
 // DropRemoved removes the record of a volume whose data has left, unless
-// another host has done that and the name means another volume by now.
+// another host has done that and the name means another volume by now. A Create that was
+// under way elsewhere may have written "ready" over "removing": without a directory there is
+// no volume.
 func (c *Catalog) DropRemoved(record Record) error {
 	return c.DropIf(record.Name, func(current Record) bool {
-		return current.State == Removing && current.Trash == record.Trash
+		if current.State == Removing {
+			return current.Trash == record.Trash
+		}
+		return current.State == Ready && current.Same(record) && c.isHollow(current)
 	})
 }
 
@@ -300,7 +306,8 @@ func (c *Catalog) dropTaken(taken, name string, meant func(Record) bool) error {
 	if err != nil {
 		return errors.Join(err, tmp.Rename(taken, volumes, name+suffix))
 	}
-	if current, err := parseRecord(name, data); err != nil || !meant(current) {
+	current, err := parseRecord(name, data)
+	if err != nil || !meant(current) {
 		// By a link: if there is a new one again, that one is in use.
 		err := tmp.Link(taken, volumes, name+suffix)
 		if err != nil && !errors.Is(err, fs.ErrExist) {
@@ -311,7 +318,7 @@ func (c *Catalog) dropTaken(taken, name string, meant func(Record) bool) error {
 	if err := errors.Join(tmp.Unlink(taken), volumes.Sync()); err != nil {
 		return err
 	}
-	return c.unclaim(name)
+	return c.unclaim(current)
 }
 
 // SetAside moves a damaged record out of the way, keeps its bytes in the

@@ -108,7 +108,7 @@ func TestReplaceAndDrop(t *testing.T) {
 	second := record("data", at("/elsewhere"), by("second"))
 	must(t, b.Replace(second))
 	wantRecord(t, a, second)
-	wantNames(t, inside(root, "paths"), "data")
+	wantNames(t, inside(root, "paths"), catalog.Mark(second))
 	wantNames(t, inside(root, "tmp"))
 
 	list, err := b.Names()
@@ -173,8 +173,7 @@ func TestDropRemoved(t *testing.T) {
 		{"drops the record of this removal", mine, true},
 		{"drops it also if it has changed otherwise", record("data", removing("entry", 8), by("other")), true},
 		{"leaves one of another removal", record("data", removing("later", 7)), false},
-		{"leaves a new volume of the name", record("data"), false},
-		{"leaves one that is ready again", record("data", func(r *catalog.Record) { r.Trash = "entry" }), false},
+		{"leaves a new volume of the name", record("data", by("other")), false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			root := t.TempDir()
@@ -229,7 +228,7 @@ func TestDropOfARecordThatChangedAfterTheLook(t *testing.T) {
 				return
 			}
 			wantRecord(t, c, *row.want)
-			wantNames(t, inside(root, "paths"), "data")
+			wantNames(t, inside(root, "paths"), catalog.Mark(*row.want))
 		})
 	}
 	t.Run("puts one back that it cannot read", func(t *testing.T) {
@@ -263,7 +262,7 @@ func TestANewVolumeOfTheNameKeepsItsMark(t *testing.T) {
 		}
 		must(t, <-done)
 		wantRecord(t, b, fresh)
-		wantNames(t, inside(root, "paths"), "data")
+		wantNames(t, inside(root, "paths"), catalog.Mark(fresh))
 		must(t, b.Drop("data"))
 		wantNames(t, inside(root, "paths"))
 	}

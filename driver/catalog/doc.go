@@ -5,7 +5,7 @@
 //	.docker-volume-efs/          0700
 //	    catalog.json             format version and the catalogue's own id
 //	    volumes/NAME.json        a record for each volume
-//	    paths/NAME               marks volumes with a path other than /NAME
+//	    paths/NAME@DIGESTS       marks volumes with a path other than /NAME
 //	    hosts/ID.json            what each host uses; renewed while it lives
 //	    trash/ID/                a removed volume: record.json, data/
 //	    deleting/                what is being deleted in the background

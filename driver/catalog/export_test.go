@@ -13,7 +13,7 @@ func (r Record) Encode() ([]byte, error) { return r.encode() }
 
 // UndoWrongMove is undoWrongMove: the moment between the look and the move cannot be
 // had from outside.
-func UndoWrongMove(entry, parent *tree.Dir, name string, inode uint64) error {
+func UndoWrongMove(entry, parent *tree.Dir, name string, inode uint64) (wrong uint64, err error) {
 	return undoWrongMove(entry, parent, name, inode)
 }
 
@@ -25,3 +25,12 @@ func (c *Catalog) DropTaken(taken, name string, meant func(Record) bool) error {
 
 // TmpDir is where a record is while it is taken.
 const TmpDir = tmpDir
+
+// Mark is the name of a volume's mark in paths/.
+func Mark(record Record) string { return mark(record) }
+
+// Way is what a mark says of a path.
+func Way(path string) string { return way(path) }
+
+// MayMeet tells whether one of two volumes can lie in the directory of the other, as their marks say.
+func MayMeet(way, other string) bool { return mayMeet(way, other) }

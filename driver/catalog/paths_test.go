@@ -70,11 +70,11 @@ func TestNeighboursThatCannotBeRead(t *testing.T) {
 		want            error
 	}{
 		{"a damaged one with a path of its own", "x", func(t *testing.T, root string, c *catalog.Catalog) {
-			add(t, c, record("x", at("/far/away")))
+			add(t, c, record("x", at("/a")))
 			write(t, inside(root, "volumes", "x.json"), "x")
 		}, catalog.ErrDamaged},
 		{"a newer one with a path of its own", "x", func(t *testing.T, root string, c *catalog.Catalog) {
-			add(t, c, record("x", at("/far/away")))
+			add(t, c, record("x", at("/a/b/c")))
 			write(t, inside(root, "volumes", "x.json"), `{"version":4}`)
 		}, catalog.ErrNewer},
 		{"a damaged one named as the directory around", "a", func(t *testing.T, root string, _ *catalog.Catalog) {
@@ -92,6 +92,16 @@ func TestNeighboursThatCannotBeRead(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a damaged one that is elsewhere is none", func(t *testing.T) {
+		root := t.TempDir()
+		c := open(t, root)
+		add(t, c, record("x", at("/far/away")))
+		write(t, inside(root, "volumes", "x.json"), "x")
+		neighbours, err := c.Neighbours(record("me", at("/a/b")))
+		if err != nil || neighbours != nil {
+			t.Errorf("neighbours %v, error %v", neighbours, err)
+		}
+	})
 	t.Run("its own damaged record is none", func(t *testing.T) {
 		root := t.TempDir()
 		c := open(t, root)
@@ -109,15 +119,14 @@ func TestClaims(t *testing.T) {
 		root := t.TempDir()
 		c := open(t, root)
 		add(t, c, record("default"))
-		add(t, c, record("own", at("/elsewhere")))
-		add(t, c, record("under", at("/default/under")))
+		own, under := add(t, c, record("own", at("/elsewhere"))), add(t, c, record("under", at("/default/under")))
 		add(t, c, record("far", at("/elsewhere"), pointer))
-		wantNames(t, inside(root, "paths"), "own", "under")
+		wantNames(t, inside(root, "paths"), catalog.Mark(own), catalog.Mark(under))
 	})
 	t.Run("of dead names and of no names are ignored", func(t *testing.T) {
 		root := t.TempDir()
 		c := open(t, root)
-		for _, name := range []string{"dead", ".hidden", "with blank", "dead.json"} {
+		for _, name := range []string{"dead", ".hidden", "with blank", "dead.json", "@", "@" + catalog.Way("/a"), "dead@" + catalog.Way("/a"), "with blank@" + catalog.Way("/a"), "dead@@"} {
 			write(t, inside(root, "paths", name), "")
 		}
 		must(t, os.Mkdir(inside(root, "paths", "dir"), 0o700))
@@ -129,7 +138,7 @@ func TestClaims(t *testing.T) {
 	t.Run("left by a crash do not keep the name from being used", func(t *testing.T) {
 		root := t.TempDir()
 		c := open(t, root)
-		write(t, inside(root, "paths", "data"), "")
+		write(t, inside(root, "paths", catalog.Mark(record("data", at("/elsewhere")))), "")
 		add(t, c, record("data", at("/elsewhere")))
 		neighbours, err := c.Neighbours(record("me", at("/elsewhere/in")))
 		if err != nil || len(neighbours) != 1 {
@@ -166,4 +175,36 @@ func TestWithin(t *testing.T) {
 			t.Errorf("%s within %s: %v", row.path, row.other, got)
 		}
 	}
+}
+
+func TestMarks(t *testing.T) {
+	long := strings.Repeat("x", 200)
+	deep := strings.Repeat("/d", 20)
+	for _, row := range []struct {
+		name, one, other string
+		meet             bool
+	}{
+		{"the same directory", "/a/b", "/a/b", true},
+		{"one inside", "/a/b", "/a/b/c/d", true},
+		{"one beside", "/a/b", "/a/c", false},
+		{"one whose name only begins as the other's", "/a/b", "/a/bc", false},
+		{"one inside, deeper than a mark tells", deep, deep + "/e", true},
+		{"one beside, deeper than a mark tells, for which the record is read", deep + "/e", deep + "/f", true},
+		{"one beside another that is deep", deep, "/e", false},
+	} {
+		t.Run("of "+row.name, func(t *testing.T) {
+			for range 2 {
+				if got := catalog.MayMeet(catalog.Way(row.one), catalog.Way(row.other)); got != row.meet {
+					t.Errorf("%s and %s may meet: %v", row.one, row.other, got)
+				}
+				row.one, row.other = row.other, row.one
+			}
+		})
+	}
+	t.Run("of the longest name and path are names of files", func(t *testing.T) {
+		root := t.TempDir()
+		c := open(t, root)
+		add(t, c, record(long, at(deep)))
+		wantNames(t, inside(root, "paths"), catalog.Mark(record(long, at(deep))))
+	})
 }

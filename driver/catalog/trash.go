@@ -27,9 +27,20 @@ func NewTrashEntry(name string, now time.Time, random string) string {
 	return now.UTC().Format(trashTime) + "-" + random + "-" + name
 }
 
-// DirectoryOf returns the inode of the volume's directory, 0 if there is none.
+// DirectoryOf asks the server for the inode of the volume's directory, 0 if there is none.
 func (c *Catalog) DirectoryOf(record Record) (uint64, error) {
-	dir, err := c.root.Open(record.Path)
+	parent, err := c.root.Open(path.Dir(record.Path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	defer parent.Close()
+	if _, err := parent.Refresh(); err != nil { // another host may just have moved it
+		return 0, err
+	}
+	dir, err := parent.Open(path.Base(record.Path))
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -41,14 +52,27 @@ func (c *Catalog) DirectoryOf(record Record) (uint64, error) {
 	return id.Inode, err
 }
 
+// ErrMadeAnew reports that another directory than the one to be removed is at a volume's path, and
+// that nobody has moved the one that was meant: another host made the volume, for the first time or
+// anew, and its record was there when that of the removal was written over it.
+var ErrMadeAnew = errors.New("another host has made it meanwhile")
+
 // MoveToTrash moves a volume's directory, with a copy of its record, into the
 // trash entry that the record names. It may be repeated: what has been done stays
 // done. Only the directory with the record's inode is moved: if another host has
-// finished this removal and made a new volume at the path, that one stays. The move is
+// finished this removal and made a new volume at the path, that one stays; it fails with
+// [ErrMadeAnew] if this removal has moved none. The move is
 // made from the parent's descriptor and nothing is followed.
 func (c *Catalog) MoveToTrash(record Record) error {
 	now, err := c.DirectoryOf(record)
-	if err != nil || now == 0 || now != record.Directory {
+	if err != nil || now == 0 {
+		return err
+	}
+	if now != record.Directory {
+		moved, err := c.hasMoved(record.Trash)
+		if err == nil && !moved {
+			err = ErrMadeAnew
+		}
 		return err
 	}
 	entry, _, err := c.dirs[trashDir].Make(record.Trash, dirMode)
@@ -70,31 +94,72 @@ func (c *Catalog) MoveToTrash(record Record) error {
 		return err
 	}
 	defer parent.Close()
-	if _, err := parent.Refresh(); err != nil {
+	// Again: the entry took a while to make.
+	if now, err := c.DirectoryOf(record); err != nil || now != record.Directory {
 		return err
 	}
 	name := path.Base(record.Path)
 	if err := parent.Rename(name, entry, dataDir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return errors.Join(undoWrongMove(entry, parent, name, record.Directory), parent.Sync(), entry.Sync())
+	wrong, err := undoWrongMove(entry, parent, name, record.Directory)
+	if wrong != 0 && err == nil {
+		err = c.takeBackAbandoned(record, wrong)
+	}
+	return errors.Join(err, parent.Sync(), entry.Sync())
+}
+
+// hasMoved tells whether a removal has moved a directory to its trash entry, be it that the entry is
+// about to be deleted.
+func (c *Catalog) hasMoved(entry string) (bool, error) {
+	condemned, err := c.dirs[deletingDir].Exists(entry)
+	if err != nil || condemned {
+		return condemned, err
+	}
+	dir, err := c.dirs[trashDir].Open(entry)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer dir.Close()
+	return dir.Exists(dataDir)
 }
 
 // undoWrongMove puts a directory back that took the place of the one to be moved
-// between the look at it and the move.
-func undoWrongMove(entry, parent *tree.Dir, name string, inode uint64) error {
+// between the look at it and the move, and returns its inode.
+func undoWrongMove(entry, parent *tree.Dir, name string, inode uint64) (wrong uint64, err error) {
 	moved, err := entry.Open(dataDir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return 0, nil
 	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer moved.Close()
-	if id, err := moved.Identity(); err != nil || id.Inode == inode {
+	id, err := moved.Identity()
+	if err != nil || id.Inode == inode {
+		return 0, err
+	}
+	err = entry.Rename(dataDir, parent, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil // another host, at work on the same removal, was faster
+	}
+	return id.Inode, err
+}
+
+// takeBackAbandoned removes a directory, which was away for a moment, if its volume was given up for that.
+func (c *Catalog) takeBackAbandoned(record Record, directory uint64) error {
+	current, err := c.Lookup(record.Name)
+	if err == nil && current.State != Removing || err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	return entry.Rename(dataDir, parent, name)
+	err = c.TakeBack(record, directory)
+	if errors.Is(err, syscall.ENOTEMPTY) {
+		return nil // it is used, and so not abandoned
+	}
+	return err
 }
 
 // Condemn marks a trash entry to be deleted by [Catalog.DeleteCondemned]. It may

@@ -91,7 +91,7 @@ func TestMoveToTrash(t *testing.T) {
 		r := volume(t, c, root, "/data")
 		must(t, os.Rename(filepath.Join(root, "data"), filepath.Join(root, "kept")))
 		write(t, filepath.Join(root, "data", "file"), "of a new volume")
-		must(t, c.MoveToTrash(r))
+		wantError(t, c.MoveToTrash(r), catalog.ErrMadeAnew)
 		if got := read(t, filepath.Join(root, "data", "file")); got != "of a new volume" {
 			t.Errorf("file %q", got)
 		}
@@ -102,12 +102,26 @@ func TestMoveToTrash(t *testing.T) {
 		c := open(t, root)
 		r := volume(t, c, root, "/data")
 		r.Directory = 0
-		must(t, c.MoveToTrash(r))
+		wantError(t, c.MoveToTrash(r), catalog.ErrMadeAnew)
 		if !exists(t, filepath.Join(root, "data", "file")) {
 			t.Error("it is gone")
 		}
 		wantNames(t, inside(root, "trash"))
 	})
+	for _, dir := range []string{"trash/" + entry + "/data", "deleting/" + entry} {
+		t.Run("leaves what was made after it had moved the volume to "+dir, func(t *testing.T) {
+			root := t.TempDir()
+			c := open(t, root)
+			r := volume(t, c, root, "/data")
+			must(t, os.MkdirAll(inside(root, filepath.Dir(dir)), 0o700))
+			must(t, os.Rename(filepath.Join(root, "data"), inside(root, dir)))
+			write(t, filepath.Join(root, "data", "file"), "of a new volume")
+			must(t, c.MoveToTrash(r))
+			if got := read(t, filepath.Join(root, "data", "file")); got != "of a new volume" {
+				t.Errorf("file %q", got)
+			}
+		})
+	}
 	t.Run("of what is not there does nothing", func(t *testing.T) {
 		root := t.TempDir()
 		c := open(t, root)
@@ -168,7 +182,11 @@ func TestUndoWrongMove(t *testing.T) {
 	t.Run("puts a directory back that came between", func(t *testing.T) {
 		entry, parent, entryPath, parentPath := setup(t)
 		write(t, filepath.Join(entryPath, "data", "file"), "of a new volume")
-		must(t, catalog.UndoWrongMove(entry, parent, "volume", 1))
+		wrong, err := catalog.UndoWrongMove(entry, parent, "volume", 1)
+		must(t, err)
+		if id, err := openDir(t, filepath.Join(parentPath, "volume")).Identity(); err != nil || id.Inode != wrong {
+			t.Errorf("inode %d, %v, is said to be %d", id.Inode, err, wrong)
+		}
 		if got := read(t, filepath.Join(parentPath, "volume", "file")); got != "of a new volume" || exists(t, filepath.Join(entryPath, "data")) {
 			t.Errorf("file %q", got)
 		}
@@ -178,19 +196,24 @@ func TestUndoWrongMove(t *testing.T) {
 		write(t, filepath.Join(entryPath, "data", "file"), "")
 		id, err := openDir(t, filepath.Join(entryPath, "data")).Identity()
 		must(t, err)
-		must(t, catalog.UndoWrongMove(entry, parent, "volume", id.Inode))
+		if wrong, err := catalog.UndoWrongMove(entry, parent, "volume", id.Inode); err != nil || wrong != 0 {
+			t.Errorf("moved %d back, %v", wrong, err)
+		}
 		wantNames(t, entryPath, "data")
 		wantNames(t, parentPath)
 	})
 	t.Run("has nothing to do where nothing moved", func(t *testing.T) {
 		entry, parent, _, _ := setup(t)
-		must(t, catalog.UndoWrongMove(entry, parent, "volume", 1))
+		if wrong, err := catalog.UndoWrongMove(entry, parent, "volume", 1); err != nil || wrong != 0 {
+			t.Errorf("moved %d back, %v", wrong, err)
+		}
 	})
 	t.Run("replaces nothing", func(t *testing.T) {
 		entry, parent, entryPath, parentPath := setup(t)
 		write(t, filepath.Join(entryPath, "data", "file"), "one")
 		write(t, filepath.Join(parentPath, "volume", "file"), "another")
-		wantError(t, catalog.UndoWrongMove(entry, parent, "volume", 1), syscall.ENOTEMPTY)
+		_, err := catalog.UndoWrongMove(entry, parent, "volume", 1)
+		wantError(t, err, syscall.ENOTEMPTY)
 		if read(t, filepath.Join(entryPath, "data", "file")) != "one" || read(t, filepath.Join(parentPath, "volume", "file")) != "another" {
 			t.Error("something was changed")
 		}
