@@ -12,7 +12,12 @@ export LAB_SUITE
 FUZZTIME ?= 10s
 # Which tests or benchmarks the targets integration and bench run.
 RUN ?= .
+# How many schedules of each kind the model of the lease protocol runs, and how often make soak takes
+# away the node of a Postgres in a swarm.
 SCHEDULES ?= 100000
+ROUNDS ?= 50
+# When the tests on hosts are ended.
+TIMEOUT ?= 60m
 
 # Root may not own the tree (sudo make): git would refuse to describe it.
 VERSION ?= $(or $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null),dev)
@@ -25,7 +30,7 @@ STEP := scripts/step.sh
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH=$(PATH) LAB_SUITE=$(LAB_SUITE))
 GO_BUILD = CGO_ENABLED=0 GOOS=linux go build -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 # The tests from outside: -p 1, because a machine has cores for one set of hosts.
-LAB_TEST = go test $(if $(SUDO),-exec '$(SUDO)') -tags integration -count=1 -p 1
+LAB_TEST = go test $(if $(SUDO),-exec '$(SUDO)') -tags integration -count=1 -p 1 -artifacts -outputdir '$(CURDIR)/build'
 
 BUNDLE := build/plugin-$(ARCH)
 ROOTFS := $(BUNDLE)/rootfs
@@ -104,13 +109,14 @@ page: ## The status page in a headless Chromium, phone and desktop; screenshots 
 	@go test -count=1 -tags browser -run Browser ./proxy/web
 
 .PHONY: integration
-integration: lab ## The tests on the hosts (RUN=Protocol, LAB_SUITE=trixie|bookworm)
-	@set -o pipefail; $(LAB_TEST) -timeout 60m -run '$(RUN)' ./integration/... | tee build/integration.txt
+integration: lab ## The tests on the hosts (RUN=Protocol, LAB_SUITE=trixie|bookworm, TIMEOUT=60m)
+	@set -o pipefail; $(LAB_TEST) -timeout $(TIMEOUT) -run '$(RUN)' ./integration/... | tee build/integration.txt
 	@grep -Eq '^ok .*[0-9]s$$' build/integration.txt || { echo 'no test matches RUN=$(RUN)' >&2; exit 1; }
 
 .PHONY: soak
-soak: ## Postgres under pgbench for 10 minutes on each path, with a move every 20 s
+soak: ## Postgres under pgbench: 10 minutes on each path with a move every 20 s, then ROUNDS=50 losses of its node in a swarm
 	@ZONES_SOAK=10m ZONES_SOAK_VIA='relay direct' $(MAKE) integration RUN='TestZones/host-d/Postgres'
+	@SWARM_ROUNDS=$(ROUNDS) $(MAKE) integration RUN=TestSwarmKeepsOnePostgres TIMEOUT=8h
 
 .PHONY: model
 model: ## The lease protocol in 100,000 simulated schedules of each kind (SCHEDULES=n)

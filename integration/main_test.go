@@ -73,11 +73,17 @@ func dump(t *testing.T, l *lab.Lab) {
 	record(t, "nfs.log", l.Server.Log())
 	for _, h := range l.Hosts() {
 		record(t, h.Name()+"-console.log", h.Console())
-		engine, err := h.Run(ctx, "cat /run/dockerd.log; dmesg | tail -n 30; grep nfs /proc/mounts")
-		if err != nil {
-			engine += "\n" + err.Error()
+		for name, line := range map[string]string{
+			"engine":    "cat /run/dockerd.log",
+			"kernel":    "dmesg | tail -n 100; grep nfs /proc/mounts || true",
+			"processes": "ps -eo pid,ppid,stat,etimes,wchan:20,args --sort=-etimes | grep -v '\\[.*\\]$'",
+		} {
+			text, err := h.Run(ctx, line)
+			if err != nil {
+				text += "\n" + err.Error()
+			}
+			record(t, h.Name()+"-"+name+".log", text)
 		}
-		record(t, h.Name()+"-engine.log", engine)
 	}
 }
 
@@ -85,7 +91,7 @@ func record(t *testing.T, name, text string) {
 	if err := os.WriteFile(filepath.Join(t.ArtifactDir(), name), []byte(text), 0o644); err != nil {
 		t.Error(err)
 	}
-	t.Logf("%s ends:\n%s", name, text[max(0, len(text)-1200):])
+	t.Logf("%s ends:\n%s", name, text[max(0, len(text)-2000):])
 }
 
 // run runs a line of shell on a host and fails the test if the command fails.

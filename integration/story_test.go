@@ -6,7 +6,6 @@ import (
 	"context"
 	"os"
 	"regexp"
-	"strings"
 	"testing"
 	"time"
 
@@ -71,7 +70,7 @@ func TestProtocolPostgresMovesToAnotherHost(t *testing.T) {
 }
 
 // composeFile is the example that the README shows.
-func composeFile(t *testing.T) []byte {
+func composeFile(t *testing.T) string {
 	t.Helper()
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {
@@ -81,43 +80,5 @@ func composeFile(t *testing.T) []byte {
 	if block == nil {
 		t.Fatal("the README shows no compose file")
 	}
-	return block[1]
-}
-
-func TestComposeFileOfTheReadmeWorks(t *testing.T) {
-	s := newStory(t)
-	if err := s.a.UploadBytes(t.Context(), composeFile(t), "/root/app/compose.yaml", 0o644); err != nil {
-		t.Fatal(err)
-	}
-	s.sh(s.a, "cd /root/app && docker compose up -d --quiet-pull")
-	t.Cleanup(func() { s.afterwards("cd /root/app && docker compose down -v --timeout 5") })
-	s.ready(s.a, "app-db-1")
-	s.sh(s.a, "docker exec app-db-1 "+storySQL+`"CREATE TABLE t (v text); INSERT INTO t VALUES ('kept')"`)
-	s.sh(s.a, "cd /root/app && docker compose down --timeout 20 && docker compose up -d")
-	s.ready(s.a, "app-db-1")
-	s.wantRows(s.a, "app-db-1", "kept")
-	if mode := s.sh(s.a, "docker volume inspect -f '{{.Status.options.mode}}' app_pgdata"); mode != "0700" {
-		t.Errorf("the volume's mode is %q", mode)
-	}
-}
-
-func TestStackOfTheReadmeWorks(t *testing.T) {
-	s := newStory(t)
-	s.sh(s.a, "docker swarm init --advertise-addr "+s.a.Addr().String())
-	t.Cleanup(func() {
-		s.afterwards("docker stack rm app; docker swarm leave --force; until [ -z \"$(docker ps -q)\" ]; do sleep 0.5; done")
-	})
-	if err := s.a.UploadBytes(t.Context(), composeFile(t), "/root/stack.yaml", 0o644); err != nil {
-		t.Fatal(err)
-	}
-	s.sh(s.a, "docker stack deploy --detach=true --resolve-image never -c /root/stack.yaml app >&2")
-	var container string
-	s.eventually(2*time.Minute, "swarm starts Postgres", func() bool {
-		container = strings.TrimSpace(s.sh(s.a, "docker ps -q --filter name=app_db"))
-		return container != ""
-	})
-	s.ready(s.a, container)
-	if path := s.sh(s.a, "docker volume inspect -f '{{.Status.path}}' app_pgdata"); path != "/app_pgdata" {
-		t.Errorf("the volume's path is %q", path)
-	}
+	return string(block[1])
 }

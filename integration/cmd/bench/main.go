@@ -26,11 +26,12 @@ const (
 	remote    = "/root/hostbench"
 
 	// The parts that can be measured alone: the data path, mounts and queries, what
-	// zones cost, and what EFS's TLS and IAM cost.
+	// zones cost, what EFS's TLS and IAM cost, and what a lease costs.
 	partRelays = "relays"
 	partMounts = "mounts"
 	partZones  = "zones"
 	partEFS    = "efs"
+	partLease  = "lease"
 
 	// manyVolumes is the number of the targets for List and Get.
 	manyVolumes = 10000
@@ -45,10 +46,10 @@ func main() {
 
 func run() error {
 	out := flag.String("o", "docs/benchmarks.md", "the page to write")
-	only := flag.String("only", "", "measure a part: relays, mounts, zones, efs; the page then has nothing else")
+	only := flag.String("only", "", "measure a part: relays, mounts, zones, efs, lease; the page then has nothing else")
 	flag.Parse()
-	if !slices.Contains([]string{"", partRelays, partMounts, partZones, partEFS}, *only) {
-		return fmt.Errorf("-only %s: no such part, write relays, mounts, zones or efs", *only)
+	if !slices.Contains([]string{"", partRelays, partMounts, partZones, partEFS, partLease}, *only) {
+		return fmt.Errorf("-only %s: no such part, write relays, mounts, zones, efs or lease", *only)
 	}
 	prepare := func(ctx context.Context) error {
 		if err := lab.Prepare(ctx, lab.Suites()[0], os.Stderr); err != nil {
@@ -142,6 +143,7 @@ type results struct {
 	loads                                loadResults
 	stalls                               []stall
 	efs                                  efsResults
+	lease                                leaseResults
 }
 
 // measureHost measures on a test host: all, or one part.
@@ -157,6 +159,7 @@ func (b *bench) measureHost(only string) error {
 		{partMounts, "memory of an idle plugin", func() error { return b.memory(&b.results.idleMiB) }},
 		{partMounts, "10,000 volumes", b.many},
 		{partMounts, "mounts through Docker", b.through},
+		{partLease, "a hand-over, a takeover and renewals", b.lease},
 		{partZones, "the relay with 5,000 connections", b.crowd},
 		{partZones, "bring HAProxy, fio and a plugin with three zones", b.prepareZones},
 		{partZones, "fio and pgbench", b.loads},

@@ -19,7 +19,6 @@ import (
 const (
 	baseDir = "/run/bench"
 	dataDir = baseDir + "/data"
-	socket  = baseDir + "/efs.sock"
 )
 
 // service is a running plugin.
@@ -31,10 +30,17 @@ type service struct {
 // serve starts the plugin and waits until it listens; it returns how long that took
 // from the start of the process. Further settings are NAME=value.
 func serve(c config, fileSystem string, settings ...string) (*service, time.Duration, error) {
-	if err := os.MkdirAll(dataDir, 0o755); err != nil {
+	return serveIn(baseDir, c, fileSystem, settings...)
+}
+
+// serveIn is serve of a plugin that has its socket and its data in a directory of its own.
+func serveIn(dir string, c config, fileSystem string, settings ...string) (*service, time.Duration, error) {
+	data, socket := filepath.Join(dir, "data"), filepath.Join(dir, "efs.sock")
+	if err := os.MkdirAll(data, 0o755); err != nil {
 		return nil, 0, err
 	}
-	s := &service{command: exec.Command(c.program, "serve", "--socket", socket, "--data", dataDir)}
+	s := &service{command: exec.Command(c.program, "serve", "--socket", socket, "--data", data)}
+	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // see signal
 	s.command.Env = slices.Concat(os.Environ(), []string{"EFS_FILESYSTEM=" + fileSystem, "EFS_LOG_LEVEL=error"}, settings)
 	s.command.Stdout, s.command.Stderr = os.Stderr, os.Stderr
 	s.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -61,6 +67,11 @@ func (s *service) stop() error {
 		return err
 	}
 	return s.command.Wait()
+}
+
+// signal sends all of the plugin's processes a signal.
+func (s *service) signal(signal syscall.Signal) error {
+	return syscall.Kill(-s.command.Process.Pid, signal)
 }
 
 // call asks the plugin as Docker does.
