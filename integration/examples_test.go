@@ -75,7 +75,6 @@ func TestExamplesInASwarm(t *testing.T) {
 		name string
 		part func(*swarm)
 	}{
-		{"the compose file as a stack", (*swarm).testComposeFile},
 		{"a volume for each slot", (*swarm).testSlots},
 		{"shared uploads", (*swarm).testUploads},
 		{"Postgres that moves", (*swarm).testPostgres},
@@ -89,15 +88,6 @@ func TestExamplesInASwarm(t *testing.T) {
 				part.Error(err)
 			}
 		})
-	}
-}
-
-func (w *swarm) testComposeFile() {
-	w.deploy("named/compose.yaml", "named")
-	db := w.runs("named_db", nil)
-	w.ready(db.on.h, db.container)
-	if mode := db.on.sh("docker volume inspect -f '{{.Status.options.mode}}' named_pgdata"); mode != "0700" {
-		w.t.Errorf("the volume's mode is %q", mode)
 	}
 }
 
