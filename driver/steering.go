@@ -3,6 +3,8 @@ package driver
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/sunrpc"
@@ -121,12 +123,16 @@ func (f *fileSystem) refuse(s *session, to proxy.Target, why error) {
 }
 
 func (f *fileSystem) sessions() []*session {
+	return slices.Collect(maps.Values(f.establishedSessions()))
+}
+
+func (f *fileSystem) establishedSessions() map[*transport]*session {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var all []*session
+	all := map[*transport]*session{}
 	for _, t := range f.transports {
 		if s := t.established(); s != nil {
-			all = append(all, s)
+			all[t] = s
 		}
 	}
 	return all

@@ -51,6 +51,7 @@ type attempt struct {
 type session struct {
 	root      Root
 	base      *tree.Dir // the directory EFS_ROOT
+	device    uint64    // of the mount
 	path      string    // viaDirect or viaRelay, as it is
 	transport string    // the kernel's, of a direct mount that can be moved
 	since     time.Time
@@ -489,7 +490,12 @@ func (t *transport) openSession(ctx context.Context, root Root) (*session, error
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", t.root(), err)
 		}
-		return &session{root: root, base: base, server: server, since: time.Now()}, nil
+		id, err := base.Identity()
+		if err != nil {
+			_ = base.Close()
+			return nil, err
+		}
+		return &session{root: root, base: base, device: id.Device, server: server, since: time.Now()}, nil
 	}, (*session).retire)
 	if err != nil && !errors.Is(err, errSilent) {
 		root.Close()

@@ -151,3 +151,36 @@ func TestProtocolRule2And5FrozenServer(t *testing.T) {
 	s.sh("docker rm -f frozen")
 	s.works("frozen")
 }
+
+// A plugin whose server is silent is disabled within seconds, if no container uses its volumes, and if the kernel is not older
+// than Linux 6.5 (sunrpc.ErrNoShutdown; so not one of the protocol tests, which older ones see as well): to unmount would take the
+// kernel minutes, and Docker with it.
+func TestPluginOfASilentServerIsDisabledSoon(t *testing.T) {
+	s, _ := bothHosts(t)
+	for _, via := range []string{"direct", "relay"} {
+		s.volume("silent-"+via, "via="+via)
+		s.works("silent-" + via)
+	}
+	if err := s.lab.Server.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	thaw := func() {
+		if err := s.lab.Server.Thaw(); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(thaw)
+	for _, what := range []string{"disable -f", "enable"} {
+		start := time.Now()
+		s.sh("timeout 300 docker plugin " + what + " efs")
+		took := time.Since(start)
+		t.Logf("%s took %.1f s", what, took.Seconds())
+		if took > 15*time.Second {
+			t.Errorf("%s took %v", what, took)
+		}
+	}
+	thaw()
+	for _, via := range []string{"direct", "relay"} {
+		s.works("silent-" + via)
+	}
+}

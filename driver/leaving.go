@@ -1,0 +1,138 @@
+package driver
+
+import (
+	"sync"
+	"time"
+)
+
+// leaveLimit is how long file systems may take to say good-bye.
+const leaveLimit = 2 * time.Second
+
+// takeLeave unmounts what nobody uses, as long as the relays run: with the last mount of a
+// server the kernel takes leave of it, and whoever unmounts later, as Docker does when the
+// plugin is disabled, would wait minutes for a relay that is no more. A dead file system
+// keeps no other from it.
+func (d *Driver) takeLeave() {
+	unused := d.unused()
+	var leaving sync.WaitGroup
+	for _, f := range d.allFileSystems() {
+		leaving.Add(1)
+		d.stragglers.Go(func() {
+			defer leaving.Done()
+			f.takeLeave(unused[f])
+		})
+	}
+	left := make(chan struct{})
+	d.stragglers.Go(func() {
+		leaving.Wait()
+		close(left)
+	})
+	over := time.NewTimer(leaveLimit)
+	defer over.Stop()
+	select {
+	case <-left:
+	case <-over.C:
+		d.failSilent()
+	}
+}
+
+// failSilent has all use of the mounts fail that are still there although no container uses a volume of them: their server
+// does not answer, and the end of the process, or Docker's unmount after it, would wait minutes for it.
+func (d *Driver) failSilent() {
+	if d.rpc == nil {
+		return
+	}
+	used, silent := map[uint64]bool{}, map[uint64]*fileSystem{} // by device
+	for _, f := range d.allFileSystems() {
+		inUse := f.usedTransports()
+		for t, s := range f.establishedSessions() {
+			switch {
+			case inUse[t]:
+				used[s.device] = true
+			case !isOver(s.root.Finished()):
+				silent[s.device] = f
+			}
+		}
+	}
+	for device, f := range silent {
+		if used[device] {
+			continue
+		}
+		if err := d.rpc.Shutdown(device); err != nil {
+			f.d.log.WithField("filesystem", f.spec).Warnf("it does not answer, and its unmount may take minutes: %v", err)
+		}
+	}
+}
+
+func isOver(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}
+
+// usedTransports are those that a container's volume is on.
+func (f *fileSystem) usedTransports() map[*transport]bool {
+	used := map[*transport]bool{}
+	if f.d.uses.table == nil {
+		return used
+	}
+	for name, u := range f.d.uses.table.All() {
+		k, known := f.d.known.Get(name)
+		if !known || u.total() == 0 {
+			continue
+		}
+		if on, err := f.d.fileSystemOf(k); err == nil && on == f {
+			used[f.transportOf(k.Record)] = true
+		}
+	}
+	return used
+}
+
+// unused are the volumes that are mounted and not used.
+func (d *Driver) unused() map[*fileSystem][]string {
+	unused := map[*fileSystem][]string{}
+	if d.uses.table == nil {
+		return unused
+	}
+	for name, u := range d.uses.table.All() {
+		k, known := d.known.Get(name)
+		if !known || u.total() > 0 {
+			continue
+		}
+		if f, err := d.fileSystemOf(k); err == nil {
+			unused[f] = append(unused[f], name)
+		}
+	}
+	return unused
+}
+
+// takeLeave unmounts the volumes and the root mounts. A call under way on a volume has its
+// turn, and then the volume is left.
+func (f *fileSystem) takeLeave(unused []string) {
+	var all sync.WaitGroup
+	for _, name := range unused {
+		all.Go(func() {
+			release, err := f.d.turns.take(f.d.life, name)
+			if err != nil {
+				return
+			}
+			defer release()
+			f.d.withdraw(f.d.life, name)
+			if err := f.d.detach(name, false); err != nil {
+				f.d.log.WithField("volume", name).Errorf("detach: %v", err)
+			}
+		})
+	}
+	all.Wait()
+	f.awaitLeaving() // leases are given back by what is retired next
+	for _, name := range unused {
+		f.d.withdraw(f.d.life, name)
+	}
+	for _, s := range f.sessions() {
+		s.retire()
+		<-s.root.Finished()
+	}
+}
