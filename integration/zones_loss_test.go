@@ -67,15 +67,29 @@ func (z *zones) testPlugin() {
 	}
 }
 
+// testHeal has a zone fall silent for so short that nothing should move. On a busy machine it may be longer: then it
+// is tried again.
 func (z *zones) testHeal() {
-	zone, from := z.status("zone"), z.logLines()
-	z.survives(z.write(10*time.Second, func() {
-		z.fault(z.server.Drop, zone)
-		time.Sleep(2 * time.Second)
-		z.heal()
-	}))
-	if n, got := z.moves(from), z.status("zone"); n != 0 || got != zone {
-		z.t.Errorf("after %d moves it is in zone %s", n, got)
+	const silence, tries = 2 * time.Second, 3
+	for try := range tries {
+		zone, from := z.status("zone"), z.logLines()
+		var lasted time.Duration
+		z.survives(z.write(10*time.Second, func() {
+			begun := time.Now()
+			z.fault(z.server.Drop, zone)
+			time.Sleep(silence)
+			z.heal()
+			lasted = time.Since(begun)
+		}))
+		n, got := z.moves(from), z.status("zone")
+		if n == 0 && got == zone {
+			return
+		}
+		if lasted < silence+silence/4 || try == tries-1 {
+			z.t.Fatalf("after %d moves and a silence of %v it is in zone %s", n, lasted, got)
+		}
+		z.t.Logf("a silence of %v is too long to say anything", lasted)
+		z.settle()
 	}
 }
 

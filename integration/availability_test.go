@@ -175,12 +175,13 @@ func (z *zones) write(lasts time.Duration, happen func()) written {
 // writer is write with the writer's own arguments.
 func (z *zones) writer(lasts time.Duration, args string, happen func()) written {
 	z.t.Helper()
-	// Without a name: an Engine that was killed with live-restore keeps a name's place in the network.
-	container := strings.TrimSpace(run(z.t, z.h, fmt.Sprintf("docker run -d --network none -v %s:/data -v /root/writer:/writer:ro --entrypoint /writer busybox -for %s %s",
-		zonesVolume, lasts, args)))
+	// Without a name: an Engine that was killed with live-restore keeps a name's place in the network. The report goes to a file:
+	// what a container says that ends while there is no Engine is lost.
+	container := strings.TrimSpace(run(z.t, z.h, fmt.Sprintf("mkdir -p /root/reports && docker run -d --network none -v %s:/data -v /root/writer:/writer:ro "+
+		"-v /root/reports:/reports busybox sh -c 'exec /writer -for %s %s >/reports/$HOSTNAME'", zonesVolume, lasts, args)))
 	time.Sleep(min(lasts, zonesBegin))
 	happen()
-	out := run(z.t, z.h, "docker wait "+container+" >/dev/null; docker logs "+container+"; docker rm "+container+" >/dev/null")
+	out := run(z.t, z.h, "docker wait "+container+" >/dev/null; cat /root/reports/"+container[:12]+"; docker rm "+container+" >/dev/null")
 	var w written
 	if err := json.Unmarshal([]byte(out), &w); err != nil {
 		z.t.Fatalf("the writer says %q: %v", out, err)
