@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -40,7 +42,6 @@ func serveIn(dir string, c config, fileSystem string, settings ...string) (*serv
 		return nil, 0, err
 	}
 	s := &service{command: exec.Command(c.program, "serve", "--socket", socket, "--data", data)}
-	s.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // see signal
 	s.command.Env = slices.Concat(os.Environ(), []string{"EFS_FILESYSTEM=" + fileSystem, "EFS_LOG_LEVEL=error"}, settings)
 	s.command.Stdout, s.command.Stderr = os.Stderr, os.Stderr
 	s.client.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -69,9 +70,23 @@ func (s *service) stop() error {
 	return s.command.Wait()
 }
 
-// signal sends all of the plugin's processes a signal.
+// signal sends the plugin's process and its worker, which is in a process group of its own, a signal.
 func (s *service) signal(signal syscall.Signal) error {
-	return syscall.Kill(-s.command.Process.Pid, signal)
+	pid := s.command.Process.Pid
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	if err != nil {
+		return err
+	}
+	for child := range strings.FieldsSeq(string(children)) {
+		worker, err := strconv.Atoi(child)
+		if err != nil {
+			return err
+		}
+		if err := syscall.Kill(worker, signal); err != nil {
+			return err
+		}
+	}
+	return s.command.Process.Signal(signal)
 }
 
 // call asks the plugin as Docker does.
