@@ -129,8 +129,7 @@ func (d *database) sql(statement string) string {
 	return d.exec(storySQL + "'" + statement + "'")
 }
 
-// writable waits until the data base takes a write. It may be that the container ends meanwhile,
-// and another one is started, so that is looked for again.
+// writable waits until the data base takes a write for the first time.
 func (d *database) writable() {
 	d.t.Helper()
 	d.ready(d.on.h, d.container)

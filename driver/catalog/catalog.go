@@ -272,7 +272,7 @@ func (c *Catalog) DropRemoved(record Record) error {
 		if current.State == Removing {
 			return current.Trash == record.Trash
 		}
-		return current.State == Ready && current.Same(record) && c.isHollow(current)
+		return c.isHollow(current, record)
 	})
 }
 

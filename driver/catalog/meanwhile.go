@@ -12,9 +12,7 @@ func (c *Catalog) Confirm(record Record) error {
 	if err != nil || directory != 0 {
 		return err
 	}
-	err = c.DropIf(record.Name, func(current Record) bool {
-		return current.State == Ready && current.Same(record) && c.isHollow(current)
-	})
+	err = c.DropIf(record.Name, func(current Record) bool { return c.isHollow(current, record) })
 	return errors.Join(err, ErrNotFound)
 }
 
@@ -55,8 +53,11 @@ func (c *Catalog) usesPath(record Record) bool {
 	return err == nil && current.State == Ready && current.Path == record.Path
 }
 
-// isHollow tells whether a record is of a volume that has no directory.
-func (c *Catalog) isHollow(record Record) bool {
-	directory, err := c.DirectoryOf(record)
+// isHollow tells whether the current record says that the volume of a record is ready, and it has no directory.
+func (c *Catalog) isHollow(current, record Record) bool {
+	if current.State != Ready || !current.Same(record) {
+		return false
+	}
+	directory, err := c.DirectoryOf(current)
 	return err == nil && directory == 0
 }
