@@ -29,8 +29,9 @@ STEP := scripts/step.sh
 # The compiler never runs as root, only the program that needs it does.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo -E env PATH=$(PATH) LAB_SUITE=$(LAB_SUITE))
 GO_BUILD = CGO_ENABLED=0 GOOS=linux go build -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
-# The tests from outside: -p 1, because a machine has cores for one set of hosts.
-LAB_TEST = go test $(if $(SUDO),-exec '$(SUDO)') -tags integration -count=1 -p 1
+# The tests from outside: -p 1, because a machine has cores for one set of hosts; which of its tests run
+# beside each other they settle themselves (integration/claims_test.go).
+LAB_TEST = go test $(if $(SUDO),-exec '$(SUDO)') -tags integration -count=1 -p 1 -parallel 100
 
 BUNDLE := build/plugin-$(ARCH)
 ROOTFS := $(BUNDLE)/rootfs

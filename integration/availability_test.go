@@ -61,7 +61,7 @@ const (
 func TestZones(t *testing.T) {
 	t.Parallel()
 	t.Run(zonesFirst.host, func(t *testing.T) {
-		t.Parallel()
+		apart(t, zonesFirst.host)
 		t.Run("one file system", func(t *testing.T) {
 			z := zonesFirst.install(t, "relay", nil)
 			z.testBoth()
@@ -75,7 +75,7 @@ func TestZones(t *testing.T) {
 		t.Run("mount targets that share no state", func(t *testing.T) { zonesFirst.testStates(t, "relay") })
 	})
 	t.Run(zonesSecond.host, func(t *testing.T) {
-		t.Parallel()
+		apart(t, zonesSecond.host)
 		t.Run("one file system", func(t *testing.T) { zonesSecond.install(t, "direct", nil).testBoth() })
 		t.Run("mount targets that share no state", func(t *testing.T) { zonesSecond.testStates(t, "direct") })
 		t.Run("gateways", zonesSecond.testGateways)

@@ -86,6 +86,7 @@ type bareVolume struct {
 	Status                      struct {
 		FileSystem string            `json:"filesystem"`
 		Path       string            `json:"path"`
+		Transport  string            `json:"transport"`
 		Options    map[string]string `json:"options"`
 		Mounted    bool              `json:"mounted"`
 		Mounts     map[string]int    `json:"mounts"`

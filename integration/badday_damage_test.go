@@ -14,7 +14,7 @@ import (
 func bareRecordFile(name string) string { return bareCatalogue + "/volumes/" + name + ".json" }
 
 func TestBadDayDamagedRecord(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	l := hosts(t)
 	a := startBare(t, l, "host-a")
 	b := startBare(t, l, "host-b", "EFS_ROOT="+a.setting("EFS_ROOT"))
@@ -84,7 +84,7 @@ func TestBadDayDamagedRecord(t *testing.T) {
 }
 
 func TestBadDayCatalogueOfANewerVersion(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	l := hosts(t)
 	p := startBare(t, l, "host-a")
 	p.mustCreate("before")
@@ -114,7 +114,7 @@ func TestBadDayCatalogueOfANewerVersion(t *testing.T) {
 }
 
 func TestBadDayDamagedState(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	l := hosts(t)
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))

@@ -12,7 +12,7 @@ import (
 )
 
 func TestBadDayDirectoryIsGone(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	p := startBare(t, hosts(t), "host-a")
 	for _, row := range []struct{ name, volume string }{
 		{"while it is mounted and used", "used"},
@@ -52,7 +52,7 @@ func TestBadDayDirectoryIsGone(t *testing.T) {
 }
 
 func TestBadDayDirectoryIsReplaced(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	p := startBare(t, hosts(t), "host-a")
 	for _, row := range []struct {
 		name, volume, change string
@@ -91,7 +91,7 @@ func TestBadDayDirectoryIsReplaced(t *testing.T) {
 // TestBadDayRootIsReplaced replaces what the plugin itself holds open on the file
 // system, as a restore from a backup does.
 func TestBadDayRootIsReplaced(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	l := hosts(t)
 	for _, row := range []struct{ name, what string }{
 		{"the export", ".."},
@@ -120,6 +120,7 @@ func TestBadDayRootIsReplaced(t *testing.T) {
 }
 
 func TestBadDayServerIsRestarted(t *testing.T) {
+	alone(t)
 	l := hosts(t)
 	p := startBare(t, l, "host-a")
 	p.mustCreate("web")
@@ -151,7 +152,7 @@ func TestBadDayServerIsRestarted(t *testing.T) {
 // TestBadDayDirectoryWithTheSameInode has a server on a disk whose file system
 // uses the inode of a deleted directory again at once, as ext4 does.
 func TestBadDayDirectoryWithTheSameInode(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	l := hosts(t)
 	b := l.Host("host-b")
 	const config = `NFS_CORE_PARAM { Protocols = 4; Enable_NLM = false; Enable_RQUOTA = false; Allow_Set_Io_Flusher_Fail = true; }

@@ -15,7 +15,7 @@ import (
 // TestBadDayVolumeElsewhere has a volume on a file system that is not the home one: it
 // is found on another host by its name alone, through the home catalogue.
 func TestBadDayVolumeElsewhere(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	a, b := bareTwo(t)
 	second, err := a.lab.SecondServer(t.Context())
 	if err != nil {
@@ -62,6 +62,7 @@ func TestBadDayVolumeElsewhere(t *testing.T) {
 
 // TestBadDayDeadFileSystemDelaysNobody has one dead file system beside a living one.
 func TestBadDayDeadFileSystemDelaysNobody(t *testing.T) {
+	alone(t)
 	l := hosts(t)
 	p := startBare(t, l, "host-a")
 	second, err := l.SecondServer(t.Context())

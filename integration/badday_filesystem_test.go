@@ -12,7 +12,7 @@ import (
 )
 
 func TestBadDayFileSystemThatIsNotThere(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	l := hosts(t)
 	rows := []struct {
 		name, filesystem string
@@ -77,7 +77,7 @@ func TestBadDayFileSystemThatIsNotThere(t *testing.T) {
 }
 
 func TestBadDayExportWithoutWritePermission(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	p := startBare(t, hosts(t), "host-a", "EFS_FILESYSTEM=nfs://10.77.0.11/readonly")
 	for range 2 {
 		p.fails(p.create("web"), `create volume "web"`, "exported read-only", "export it with write permission")
@@ -89,7 +89,7 @@ func TestBadDayExportWithoutWritePermission(t *testing.T) {
 }
 
 func TestBadDayRootIsSquashed(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	l := hosts(t)
 	p := startBare(t, l, "host-a", "EFS_FILESYSTEM=nfs://10.77.0.11/squash")
 	p.fails(p.create("web"), `create volume "web"`, "permission", "root squash")
@@ -122,7 +122,7 @@ func TestBadDayRootIsSquashed(t *testing.T) {
 }
 
 func TestBadDayFileSystemIsFull(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	l := hosts(t)
 	p := startBare(t, l, "host-a", "EFS_FILESYSTEM=nfs://10.77.0.11/small")
 	fill := filepath.Join(l.Server.Dir("/small"), "fill")

@@ -16,6 +16,7 @@ import (
 // TestBadDayDockerGivesUp has the caller close its connection in the middle of calls,
 // as Docker does when its own caller goes away or its time is over.
 func TestBadDayDockerGivesUp(t *testing.T) {
+	alone(t)
 	l := hosts(t)
 	second, err := l.SecondServer(t.Context())
 	if err != nil {
@@ -72,7 +73,7 @@ func TestBadDayDockerGivesUp(t *testing.T) {
 // TestBadDayDockerGivesUpAtAnyMoment has a server that is well, and a caller that gives
 // up at random moments of Mount. A mount counts only if its answer has left.
 func TestBadDayDockerGivesUpAtAnyMoment(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	p := startBare(t, hosts(t), "host-a")
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))

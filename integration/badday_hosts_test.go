@@ -26,7 +26,7 @@ func bareTwo(t *testing.T) (a, b *barePlugin) {
 const races = 50
 
 func TestBadDayTwoHostsCreateOneName(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	a, b := bareTwo(t)
 	for i := range races {
 		var errs [2]error
@@ -88,7 +88,7 @@ func TestBadDayTwoHostsCreateOneName(t *testing.T) {
 // as fast as they can. Whatever the order was, afterwards each volume is there or is
 // not, and what a Mount has shown is never lost: it is in the volume or in the trash.
 func TestBadDayTwoHostsRace(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	a, b := bareTwo(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -167,7 +167,7 @@ func TestBadDayTwoHostsRace(t *testing.T) {
 // TestBadDayTwoHostsCreateWhileRemoving is the closest of those races: a volume is
 // made anew on one host at the moment when the other removes it.
 func TestBadDayTwoHostsCreateWhileRemoving(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	a, b := bareTwo(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -192,7 +192,7 @@ func TestBadDayTwoHostsCreateWhileRemoving(t *testing.T) {
 // each removal with deletion, while the other has many records on their way: while a
 // file is being made, a server may show any time for it.
 func TestBadDayTwoHostsSweep(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	a, b := bareTwo(t)
 	const creators, each = 8, 15
 	a.mustCreate("first")
@@ -229,7 +229,7 @@ func TestBadDayTwoHostsSweep(t *testing.T) {
 }
 
 func TestBadDayRemovedOnAnotherHost(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	a, b := bareTwo(t)
 	a.mustCreate("web")
 	mountpoint := a.mustMount("web", "1")
@@ -278,7 +278,7 @@ func TestBadDayRemovedOnAnotherHost(t *testing.T) {
 // TestBadDayVolumesShareADirectory has hosts that have not heard of each other's
 // volumes yet.
 func TestBadDayVolumesShareADirectory(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	a, b := bareTwo(t)
 	for _, remove := range []string{"trash", "delete"} {
 		a.mustCreate("first", "path=/shared", "remove="+remove)
@@ -303,7 +303,7 @@ func TestBadDayVolumesShareADirectory(t *testing.T) {
 // TestBadDayMovedByAnotherHost has another host remove a volume and make one of its
 // name with other options while this one knows the old one.
 func TestBadDayMovedByAnotherHost(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	a, b := bareTwo(t)
 	elsewhere := bareElsewhere(t, a)
 	a.mustCreate("web", "remove=keep")

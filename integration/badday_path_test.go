@@ -9,7 +9,7 @@ import (
 )
 
 func TestBadDayInputIsRefused(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	p := startBare(t, hosts(t), "host-a")
 	p.mustCreate("before")
 	long := strings.Repeat("x", 300)
@@ -79,7 +79,7 @@ func TestBadDayInputIsRefused(t *testing.T) {
 // TestBadDayLinkIsNotFollowed has a container plant a symbolic link at each component
 // of another volume's path, before that volume is created and afterwards.
 func TestBadDayLinkIsNotFollowed(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	l := hosts(t)
 	p := startBare(t, l, "host-a")
 	container := startBare(t, l, "host-b", "EFS_ROOT="+p.setting("EFS_ROOT"))

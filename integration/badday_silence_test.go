@@ -98,6 +98,7 @@ func all(rows []*silence, step func(*silence)) {
 // that goes away while volumes of it are mounted; each comes back, and the plugin
 // is not restarted in between.
 func TestBadDayServerDoesNotAnswer(t *testing.T) {
+	alone(t)
 	rows := silences(t)
 	for _, row := range rows {
 		if err := row.harm(row.server.Addr(row.zone)); err != nil {

@@ -200,7 +200,7 @@ func (c *crashes) mustKeep(name string) {
 const kills = 25
 
 func TestCrashAtAnyMoment(t *testing.T) {
-	t.Parallel()
+	beside(t)
 	a, b := bareTwo(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

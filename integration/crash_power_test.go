@@ -13,6 +13,7 @@ import (
 // TestCrashPowerOff takes the power from both hosts at once, one in the middle of
 // Create, the other in the middle of Mount.
 func TestCrashPowerOff(t *testing.T) {
+	alone(t)
 	l := hosts(t)
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))

@@ -19,6 +19,7 @@ import (
 )
 
 func TestEnginesAnswer(t *testing.T) {
+	alone(t, "host-c", "host-d", "host-e")
 	want := map[string]string{"trixie": "26.1.", "bookworm": "20.10."}[suite()]
 	for _, h := range hosts(t).Hosts() {
 		if got := run(t, h, "docker version --format '{{.Server.Version}}'"); !strings.HasPrefix(got, want) {
@@ -28,6 +29,7 @@ func TestEnginesAnswer(t *testing.T) {
 }
 
 func TestHostsAreDifferentMachines(t *testing.T) {
+	alone(t)
 	l := hosts(t)
 	for _, what := range []string{
 		"hostname", "cat /etc/machine-id", "cat /sys/class/net/eth0/address",
@@ -41,6 +43,7 @@ func TestHostsAreDifferentMachines(t *testing.T) {
 }
 
 func TestHostsKnowTheTime(t *testing.T) {
+	alone(t, "host-c", "host-d", "host-e")
 	const allowed = 2 * time.Second // an emulated clock lags on a busy machine
 	for _, h := range hosts(t).Hosts() {
 		before := time.Now()
@@ -55,6 +58,7 @@ func TestHostsKnowTheTime(t *testing.T) {
 }
 
 func TestHostsShareFiles(t *testing.T) {
+	alone(t)
 	l := hosts(t)
 	a, b := l.Host("host-a"), l.Host("host-b")
 	mountNFS(t, a, "10.77.0.11:/export")
@@ -71,6 +75,7 @@ func TestHostsShareFiles(t *testing.T) {
 }
 
 func TestExportsKeepTheirRules(t *testing.T) {
+	alone(t)
 	h := hosts(t).Host("host-a")
 	mountNFS(t, h, "fs-0123456789abcdef0.efs.eu-west-1.amazonaws.com:/")
 	for _, c := range []struct{ line, complaint string }{
@@ -92,6 +97,7 @@ func TestExportsKeepTheirRules(t *testing.T) {
 }
 
 func TestContainersRun(t *testing.T) {
+	alone(t)
 	h := hosts(t).Host("host-b")
 	if got := run(t, h, "docker run --rm --network none busybox echo hi"); got != "hi" {
 		t.Errorf("busybox says %q", got)
@@ -108,6 +114,7 @@ func TestContainersRun(t *testing.T) {
 }
 
 func TestDialReachesASocketInTheHost(t *testing.T) {
+	alone(t)
 	h := hosts(t).Host("host-a")
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -130,6 +137,7 @@ func TestDialReachesASocketInTheHost(t *testing.T) {
 }
 
 func TestUploadedProgramRuns(t *testing.T) {
+	alone(t)
 	h := hosts(t).Host("host-a")
 	if err := h.UploadBytes(t.Context(), []byte("#!/bin/sh\necho \"it's $1\"\n"), "/opt/a b/say", 0o755); err != nil {
 		t.Fatal(err)
@@ -140,6 +148,7 @@ func TestUploadedProgramRuns(t *testing.T) {
 }
 
 func TestRunTellsHowACommandFailed(t *testing.T) {
+	alone(t)
 	h := hosts(t).Host("host-a")
 	_, err := h.Run(t.Context(), "echo some words >&2; exit 3")
 	var exit *lab.ExitError
@@ -157,6 +166,7 @@ func TestRunTellsHowACommandFailed(t *testing.T) {
 }
 
 func TestPausedHostAnswersAfterItsResume(t *testing.T) {
+	alone(t)
 	h := hosts(t).Host("host-b")
 	if err := h.Pause(t.Context()); err != nil {
 		t.Fatal(err)
@@ -173,6 +183,7 @@ func TestPausedHostAnswersAfterItsResume(t *testing.T) {
 }
 
 func TestEngineIsStoppedAndStarted(t *testing.T) {
+	alone(t)
 	h := hosts(t).Host("host-b")
 	run(t, h, "stop-docker KILL")
 	if _, err := h.Run(t.Context(), "docker ps"); err == nil {
@@ -183,6 +194,7 @@ func TestEngineIsStoppedAndStarted(t *testing.T) {
 }
 
 func TestHostComesBackAfterPowerOff(t *testing.T) {
+	alone(t)
 	h := hosts(t).Host("host-b")
 	identity := "hostname; cat /etc/machine-id /sys/class/net/eth0/address; ip -4 -br addr show eth0"
 	before, boot := run(t, h, identity), run(t, h, "cat /proc/sys/kernel/random/boot_id")
@@ -206,6 +218,7 @@ func TestHostComesBackAfterPowerOff(t *testing.T) {
 }
 
 func TestHostThatEndsByItselfIsNoticed(t *testing.T) {
+	alone(t)
 	h := hosts(t).Host("host-b")
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

@@ -12,6 +12,7 @@ import (
 
 // What make plugin and make uninstall run, on an Engine of its own.
 func TestInstall(t *testing.T) {
+	apart(t, "host-c")
 	h := hosts(t).Host("host-c")
 	if err := bundle.Upload(t.Context(), h, siteBundle); err != nil {
 		t.Fatal(err)

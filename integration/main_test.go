@@ -47,8 +47,12 @@ var shared struct {
 
 // hosts returns the lab with host-a, host-b and, for tests that need their own, host-c to host-e, started by the first test that
 // asks. A test that fails afterwards has the ends of the hosts' and the server's logs in its output.
+// It has said before which of them it uses; see claims_test.go.
 func hosts(t *testing.T) *lab.Lab {
 	t.Helper()
+	if !mayUseHosts(t) {
+		t.Fatal("the test has not said what it uses: alone, beside or apart")
+	}
 	shared.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 		defer cancel()

@@ -119,7 +119,7 @@ func TestProtocolRule6And9DockerdKilledWithLiveRestore(t *testing.T) {
 		return err
 	}
 	t.Cleanup(func() {
-		if err := set(context.Background(), "{}"); err != nil {
+		if err := set(context.Background(), `{"live-restore": false}`); err != nil {
 			t.Error(err)
 		}
 	})

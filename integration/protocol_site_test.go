@@ -60,7 +60,7 @@ var siteHosts struct {
 // oneHost gives the test, which may run beside others, a host for itself.
 func oneHost(t *testing.T) *siteHost {
 	t.Helper()
-	t.Parallel()
+	beside(t)
 	l := hosts(t)
 	siteHosts.once.Do(func() {
 		siteHosts.free = make(chan *lab.Host, 2)
@@ -77,6 +77,7 @@ func oneHost(t *testing.T) *siteHost {
 // newSite gives the test both hosts and the server.
 func newSite(t *testing.T) *site {
 	t.Helper()
+	alone(t)
 	l := hosts(t)
 	s := &site{t: t, lab: l, a: l.Host("host-a"), b: l.Host("host-b")}
 	s.open(s.a, s.b)
@@ -109,6 +110,18 @@ func (s *site) open(hosts ...*lab.Host) {
 		s.t.FailNow()
 	}
 	s.t.Cleanup(s.leaveNothing)
+	for _, one := range s.hosts {
+		s.eventually(time.Minute, one.h.Name()+" has its file system, whatever an earlier test did to the server", one.creates)
+	}
+}
+
+// creates tells whether the plugin can make a volume, which it then removes.
+func (s *siteHost) creates() bool {
+	_, err := s.call(s.t.Context(), "Create", `{"Name":"ready","Opts":{"remove":"delete"}}`)
+	if err == nil {
+		_, err = s.call(s.t.Context(), "Remove", `{"Name":"ready"}`)
+	}
+	return err == nil
 }
 
 // leaveNothing removes what the test made and checks that nothing is left.

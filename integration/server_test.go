@@ -10,6 +10,7 @@ import (
 )
 
 func TestServerFaults(t *testing.T) {
+	alone(t)
 	l := hosts(t)
 	h, s := l.Host("host-a"), l.Server
 	t.Cleanup(func() {
@@ -48,6 +49,7 @@ func TestServerFaults(t *testing.T) {
 }
 
 func TestRestartedServerKeepsItsClients(t *testing.T) {
+	alone(t)
 	l := hosts(t)
 	h, s := l.Host("host-a"), l.Server
 	mountNFS(t, h, "10.77.0.11:/export")
@@ -65,6 +67,7 @@ func TestRestartedServerKeepsItsClients(t *testing.T) {
 }
 
 func TestFrozenServerAnswersAfterItsThaw(t *testing.T) {
+	alone(t)
 	l := hosts(t)
 	h, s := l.Host("host-a"), l.Server
 	mountNFS(t, h, "10.77.0.11:/export")
@@ -87,6 +90,7 @@ func TestFrozenServerAnswersAfterItsThaw(t *testing.T) {
 }
 
 func TestSecondServerIsIndependent(t *testing.T) {
+	alone(t)
 	l := hosts(t)
 	h := l.Host("host-a")
 	second, err := l.SecondServer(t.Context())

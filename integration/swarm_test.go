@@ -13,10 +13,11 @@ import (
 // swarmLimit is how long a node may take to start what it is told to.
 const swarmLimit = 3 * time.Minute
 
-// swarm is hosts as nodes of a swarm. The first is its manager.
+// swarm is hosts as nodes of a swarm: host-a, its manager, host-b and perhaps more.
 type swarm struct{ *story }
 
 func newSwarm(t *testing.T, names ...string) *swarm {
+	alone(t, names[2:]...)
 	l := hosts(t)
 	var nodes []*lab.Host
 	for _, name := range names {
