@@ -66,7 +66,7 @@ default. The process needs CAP_SYS_ADMIN. It unmounts nothing when it ends.`,
 			if keeper.IsWorker() {
 				return serve(socket, data)
 			}
-			exit, err := keepServing(socket)
+			exit, err := keepServing(socket, data)
 			if err == nil && exit != 0 {
 				err = exitStatus(exit)
 			}
@@ -81,7 +81,7 @@ default. The process needs CAP_SYS_ADMIN. It unmounts nothing when it ends.`,
 // keepServing is the parent's part: it listens, and keeps that and the relays' sockets
 // open while workers come and go, so that neither Docker nor the kernel's NFS client
 // sees a refused connection when one crashes.
-func keepServing(socket string) (exit int, err error) {
+func keepServing(socket, data string) (exit int, err error) {
 	logger, lines := plugin.NewLog(os.Stdout, os.Stderr)
 	go lines.Run()
 	defer lines.Close()
@@ -91,6 +91,12 @@ func keepServing(socket string) (exit int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	lock, err := driver.Lock(data)
+	if err != nil {
+		logger.Error(err)
+		return 0, errors.Join(err, listener.Close())
+	}
+	defer lock.Close()
 	return keeper.Run(context.Background(), keeper.Options{
 		Worker:    append([]string{workerName}, os.Args[1:]...),
 		Listeners: map[string]net.Listener{pluginSocket: listener},
@@ -109,6 +115,21 @@ func listenAgain(socket string) (net.Listener, error) {
 		timer := time.NewTimer(takeOverPause)
 		<-timer.C
 	}
+}
+
+// listenControl takes the socket of an earlier worker, which may not have ended, or makes it.
+func listenControl(data string, kept driver.Listeners) (net.Listener, error) {
+	if listener := kept.Listener(controlSocket); listener != nil {
+		return listener, nil
+	}
+	listener, err := plugin.Listen(filepath.Join(data, controlSocket))
+	if err != nil {
+		return nil, err
+	}
+	if err := kept.Keep(controlSocket, listener); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return listener, nil
 }
 
 func serve(socket, data string) error {
@@ -139,7 +160,7 @@ func serve(socket, data string) error {
 	if settings.Driver.Misconfigured != nil {
 		logger.Error(settings.Driver.Misconfigured)
 	}
-	settings.Driver.Data = data
+	settings.Driver.Data, settings.Driver.Locked, settings.Driver.Beside = data, true, kept.Beside()
 	settings.Driver.Listeners = kept
 	cloud.TrustAWS()
 	settings.Driver.Cloud = cloud.New(cloud.Options{Region: settings.Driver.Region, Zone: settings.Driver.Zone})
@@ -148,7 +169,7 @@ func serve(socket, data string) error {
 		logger.Error(err)
 		// Without the socket the parent ends too, and Docker shows that the plugin
 		// does not start. Relays of containers that run keep it.
-		return errors.Join(err, kept.Drop(pluginSocket))
+		return errors.Join(err, kept.Drop(pluginSocket), kept.Drop(controlSocket))
 	}
 	volumes.Start()
 	// Reading the state of many volumes takes memory that is never needed again.
@@ -166,7 +187,7 @@ func serve(socket, data string) error {
 		showing.Go(func() { serveHTTP(ctx, settings.HTTP, kept, pages, logger) })
 	}
 	doctor := &plugin.Doctor{Driver: volumes, Data: data, Snapshot: snapshot, Log: lines, Environ: os.Environ()}
-	err = serveUntil(ctx, listener, data, volumes, pages, doctor, logger)
+	err = serveUntil(ctx, listener, data, kept, volumes, pages, doctor, logger)
 	stop() // also when that was no signal
 	showing.Wait()
 	return errors.Join(err, volumes.Close())
@@ -174,13 +195,13 @@ func serve(socket, data string) error {
 
 // serveUntil serves both sockets until the context ends, then lets calls under way
 // finish.
-func serveUntil(ctx context.Context, listener net.Listener, data string, volumes *driver.Driver, pages http.Handler, doctor *plugin.Doctor, logger *logrus.Logger) error {
+func serveUntil(ctx context.Context, listener net.Listener, data string, kept driver.Listeners, volumes *driver.Driver, pages http.Handler, doctor *plugin.Doctor, logger *logrus.Logger) error {
 	server := plugin.NewServer(volumes, logger)
 	listeners := []net.Listener{listener}
 	ended := make(chan error, 2)
 	var serving sync.WaitGroup
 	serving.Go(func() { ended <- server.Serve(listener) })
-	if control, err := plugin.Listen(filepath.Join(data, controlSocket)); err != nil {
+	if control, err := listenControl(data, kept); err != nil {
 		// Volumes matter more than the status command.
 		logger.Errorf("no status on this host: %v", err)
 	} else {

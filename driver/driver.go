@@ -37,6 +37,7 @@ const (
 	stateDir   = "state"
 	localDir   = "local"
 	dirMode    = 0o755
+	stateMode  = 0o700
 )
 
 // Tables in stateDir.
@@ -82,6 +83,10 @@ type Options struct {
 	Volume catalog.Options
 	// TrashKeep is how long removed volumes stay in the trash; 0: forever.
 	TrashKeep time.Duration
+	// Locked tells that this process's parent has locked Data for it; see [Lock]. Beside tells that the
+	// parent's earlier child was killed and has not ended: it waits in the kernel, perhaps for an answer
+	// on a connection that it had itself, and does not run any more.
+	Locked, Beside bool
 	// Host is this host's name; empty means the kernel's.
 	Host string
 	// Misconfigured is an error in the settings. What is known is still answered,
@@ -123,7 +128,7 @@ type Driver struct {
 	log     logrus.FieldLogger
 	kernel  Kernel
 	host    host
-	lock    *os.File // of the state directory
+	lock    *os.File // of the state directory; nil beside an earlier worker
 	known   *state.Table[knowledge]
 	uses    uses
 	turns   turns
@@ -180,6 +185,9 @@ func New(options Options, log logrus.FieldLogger) (*Driver, error) {
 	d.tls = newTLSClients(d)
 	d.openTransports()
 	d.relays.reopen()
+	if d.options.Beside {
+		d.spawn(d.reconnect)
+	}
 	if err := d.reconcile(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -187,7 +195,7 @@ func New(options Options, log logrus.FieldLogger) (*Driver, error) {
 }
 
 func (d *Driver) openState() error {
-	for dir, mode := range map[string]os.FileMode{volumesDir: dirMode, stateDir: 0o700} {
+	for dir, mode := range map[string]os.FileMode{volumesDir: dirMode, stateDir: stateMode} {
 		if err := os.MkdirAll(filepath.Join(d.options.Data, dir), mode); err != nil {
 			return fmt.Errorf("make data directory: %w", err)
 		}
@@ -202,7 +210,7 @@ func (d *Driver) openState() error {
 	}
 	d.options.Data = data
 	dir := filepath.Join(data, stateDir)
-	if d.lock, err = lockState(dir); err != nil {
+	if err := d.lockState(dir); err != nil {
 		return err
 	}
 	if d.host, err = newHost(dir, d.options.Host); err != nil {
@@ -235,33 +243,6 @@ func (d *Driver) openTransports() {
 	var err error
 	if d.rpc, err = sunrpc.Open(); err != nil {
 		d.log.Warnf("the kernel's NFS transports cannot be seen: %v", err)
-	}
-}
-
-// lockLimit is how long another process may take to end that uses the state: a worker
-// whose parent was killed is ended by the kernel, though not in the same instant.
-const (
-	lockLimit = 2 * time.Second
-	lockPause = 10 * time.Millisecond
-)
-
-// lockState makes sure that one process uses the state: two would overwrite each
-// other's counts. The lock ends with the process.
-func lockState(dir string) (*os.File, error) {
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock state: %w", err)
-	}
-	for begun := time.Now(); ; {
-		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if err == nil {
-			return file, nil
-		}
-		if time.Since(begun) > lockLimit {
-			return nil, errors.Join(fmt.Errorf("lock %s: another docker-volume-efs uses this data directory: stop it, or give another --data", file.Name()), file.Close())
-		}
-		timer := time.NewTimer(lockPause)
-		<-timer.C
 	}
 }
 

@@ -1,6 +1,9 @@
 package keeper_test
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,6 +64,43 @@ func TestACrashIsAnyOtherEnd(t *testing.T) {
 			t.Fatal("no other worker")
 		}
 	}
+}
+
+// The kernel cannot end a worker that waits for what it served itself.
+func TestAWorkerThatCannotEndIsFollowedByTheNext(t *testing.T) {
+	p := start(t, "serving")
+	p.ready()
+	stuck := p.worker
+	if got := p.ask("beside", "beside"); !slices.Equal(got, []string{"false"}) {
+		t.Fatalf("the first worker is beside another: %v", got)
+	}
+	begun := time.Now()
+	p.tell("undie")
+	p.ready()
+	t.Logf("the next worker is there after %v", time.Since(begun))
+	if p.worker == stuck {
+		t.Fatal("no other worker")
+	}
+	if got := p.ask("names", "names"); !slices.Equal(got, []string{"tcp,unix"}) {
+		t.Fatalf("kept: %v", got)
+	}
+	if got := p.ask("beside", "beside"); !slices.Equal(got, []string{"true"}) {
+		t.Errorf("the next one is not told that it is beside the first: %v", got)
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", stuck)); err != nil {
+		t.Fatalf("it has ended: %v", err)
+	}
+	p.kill(stuck, unix.SIGKILL)
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", stuck)); errors.Is(err, os.ErrNotExist) {
+			p.tell("exit 0")
+			if got := p.ends(); got != 0 {
+				t.Fatalf("the parent's exit status is %d", got)
+			}
+			return
+		}
+	}
+	t.Fatal("nobody waits for it")
 }
 
 // Otherwise a terminal would signal it, and then the parent once more.

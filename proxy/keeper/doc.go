@@ -8,8 +8,10 @@
 // talks to its worker alone, over a pair of Unix sockets, and believes nothing that
 // comes from there. It starts a crashed worker again at once, later if it keeps
 // crashing. It does not judge whether a worker that runs is well, and it does not
-// kill one that is slow to end: whoever started the parent does that. When the
-// parent dies, however it dies, the kernel kills the worker.
+// kill one that is slow to end: whoever started the parent does that. One that was killed
+// and cannot end, because the kernel waits for a connection that it served itself, gets
+// a successor beside it, which is told so ([Kept.Beside]). When the parent dies, however
+// it dies, the kernel kills the worker.
 //
 //	if !keeper.IsWorker() {
 //		exit, err := keeper.Run(ctx, keeper.Options{Log: log}) // until the worker ends for good

@@ -97,6 +97,8 @@ type keeper struct {
 	argv []string
 	log  logrus.FieldLogger
 	kept store
+	// children are the workers, and whom process 1 inherits.
+	children reaper
 
 	mu     sync.Mutex // guards worker, and that none is started after the end
 	worker *os.Process

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -21,6 +22,8 @@ func IsWorker() bool { return os.Getenv(environment) != "" }
 // Kept is a worker's view of what its parent keeps. The zero value has no parent and
 // keeps nothing, and all its methods succeed.
 type Kept struct {
+	beside bool // see Beside
+
 	mu sync.Mutex // guards the following, and one question and its answer
 	// parent is nil if there is none.
 	parent *net.UnixConn
@@ -44,6 +47,7 @@ func Inherited() (*Kept, error) {
 	if err := os.Unsetenv(environment); err != nil {
 		return nil, fmt.Errorf("inherit listeners: %w", err)
 	}
+	value, kept.beside = strings.CutSuffix(value, besideMark)
 	parent, err := parentAt(value)
 	if err != nil {
 		return nil, fmt.Errorf("inherit listeners: %s=%s, which only a parent may set: %w", environment, value, err)
@@ -55,6 +59,10 @@ func Inherited() (*Kept, error) {
 	}
 	return kept, nil
 }
+
+// Beside tells whether, when this worker was started, an earlier one had been killed and not ended. It
+// runs no more, but sockets that it had accepted may still be open.
+func (k *Kept) Beside() bool { return k.beside }
 
 // parentAt gives the connection that the parent made. Somebody may have set the
 // variable who is none.

@@ -13,8 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// environment tells a worker which descriptor leads to its parent.
-const environment = "DOCKER_VOLUME_EFS_KEEPER"
+const (
+	// environment tells a worker which descriptor leads to its parent.
+	environment = "DOCKER_VOLUME_EFS_KEEPER"
+	// besideMark follows the number if an earlier worker has not ended.
+	besideMark = " beside"
+)
 
 // program is this very one, also if its file was removed or replaced meanwhile: a
 // crash must not turn into an upgrade, or into an end.
@@ -28,14 +32,17 @@ func (k *keeper) work() (unix.WaitStatus, error) {
 		return 0, fmt.Errorf("start the worker: %w", err)
 	}
 	defer ours.Close()
-	process, err := k.start(theirs)
+	process, ended, err := k.children.start(func(beside bool) (*os.Process, error) { return k.start(theirs, beside) })
 	_ = theirs.Close()
 	if err != nil || process == nil {
 		return 0, err
 	}
 	var serving sync.WaitGroup
 	serving.Go(func() { k.kept.serve(ours) })
-	status, err := wait(process.Pid)
+	status, stuck := k.await(process.Pid, ended)
+	if stuck {
+		k.log.Error("the worker was killed and cannot end, it waits in the kernel: the next one begins beside it")
+	}
 	k.mu.Lock()
 	k.worker = nil
 	k.mu.Unlock()
@@ -43,19 +50,23 @@ func (k *keeper) work() (unix.WaitStatus, error) {
 	// A child of the worker may still hold the other end.
 	_ = ours.Close()
 	serving.Wait()
-	return status, err
+	return status, nil
 }
 
 // start starts a worker, or gives nil if the end was called for.
-func (k *keeper) start(theirs *os.File) (*os.Process, error) {
+func (k *keeper) start(theirs *os.File, beside bool) (*os.Process, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.isEnded() {
 		return nil, nil //nolint:nilnil // neither a worker nor a failure
 	}
 	files := []*os.File{os.Stdin, os.Stdout, os.Stderr, theirs}
+	value := strconv.Itoa(len(files) - 1)
+	if beside {
+		value += besideMark
+	}
 	process, err := os.StartProcess(program, k.argv, &os.ProcAttr{
-		Env:   append(withoutOurs(os.Environ()), environment+"="+strconv.Itoa(len(files)-1)),
+		Env:   append(withoutOurs(os.Environ()), environment+"="+value),
 		Files: files,
 		Sys: &syscall.SysProcAttr{
 			Pdeathsig: unix.SIGKILL,
@@ -79,21 +90,6 @@ func withoutOurs(environ []string) []string {
 		}
 	}
 	return others
-}
-
-// wait waits for the worker and, on the way, for all that process 1 inherits.
-func wait(worker int) (unix.WaitStatus, error) {
-	for {
-		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, 0, nil)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return 0, fmt.Errorf("wait for the worker: %w", err)
-		case pid == worker:
-			return status, nil
-		}
-	}
 }
 
 // pair makes a pair of sockets that keep messages apart, and tell when the other end

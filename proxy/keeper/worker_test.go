@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,6 +31,13 @@ const (
 	directory = "KEEPER_TEST_DIR"
 	slowStart = "KEEPER_TEST_SLOW_START"
 )
+
+// A worker's main goroutine stays on the first thread, so that it can end that.
+func init() { //nolint:gochecknoinits // nothing else is sure to run there
+	if os.Getenv(role) != "" {
+		runtime.LockOSThread()
+	}
+}
 
 func TestMain(m *testing.M) {
 	switch {
@@ -129,6 +137,8 @@ func (w worker) obey(words []string) error {
 		fmt.Println("accepting")
 	case "names":
 		fmt.Println("names", strings.Join(w.kept.Names(), ","))
+	case "beside":
+		fmt.Println("beside", w.kept.Beside())
 	case "drop":
 		if err := errors.Join(w.kept.Drop(words[1]), w.open[words[1]].Close()); err != nil {
 			return err
@@ -168,6 +178,11 @@ func (w worker) obey(words []string) error {
 		// The shell ends at once, what it started a little later.
 		command := exec.Command("sh", "-c", "sleep 0.2 >/dev/null 2>&1 &")
 		fmt.Println("orphan", command.Run())
+	case "undie":
+		// The kernel shows the same of a process that was killed and of which a thread still waits: its
+		// first thread has ended, and others have not.
+		fmt.Println("undying", os.Getpid())
+		_, _, _ = unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
 	case "rubbish":
 		return w.rubbish()
 	}
