@@ -17,9 +17,11 @@ import (
 const (
 	// mountShare is what a call keeps of its time for the mount, after it has waited for a lease.
 	mountShare = 5 * time.Second
-	// exclusiveWarm is how long an exclusive volume stays mounted after its last use: docker run
-	// mounts, unmounts and mounts again within milliseconds, and another host may be waiting.
+	// exclusiveWarm is how long an exclusive volume stays mounted after a use that was shorter than
+	// passingUse: docker run mounts, unmounts and mounts again within milliseconds. After a longer one
+	// it is unmounted at once: another host may be waiting.
 	exclusiveWarm = 100 * time.Millisecond
+	passingUse    = time.Second
 	// leaveTries is how long is waited between two tries to give a lease back.
 	leaveTries = time.Second
 	// flushLimit is how long a server may take to write what the kernel still has, forcedFlush if

@@ -207,10 +207,14 @@ func (d *Driver) startIdle(name string) {
 
 // warm is how long a volume stays mounted after its last use.
 func (d *Driver) warm(name string) time.Duration {
-	if k, ok := d.known.Get(name); ok && isExclusive(k.Record) {
-		return min(d.options.Warm, exclusiveWarm)
+	k, ok := d.known.Get(name)
+	if !ok || !isExclusive(k.Record) {
+		return d.options.Warm
 	}
-	return d.options.Warm
+	if u, ok := d.uses.table.Get(name); ok && time.Since(u.Since) >= passingUse {
+		return 0
+	}
+	return min(d.options.Warm, exclusiveWarm)
 }
 
 func (d *Driver) stopIdle(name string) {

@@ -21,6 +21,7 @@ type Keeper struct {
 	mu      sync.Mutex // guards the following fields
 	held    map[*Lease]struct{}
 	watched map[string]watch // by volume: what calls that have given up saw
+	asked   time.Time        // when a lease was confirmed in turn; Run's alone
 }
 
 func (k *Keeper) clock() Clock {
@@ -48,7 +49,7 @@ func (e *HeldError) Error() string {
 func (k *Keeper) Acquire(ctx context.Context, volume string) (*Lease, error) {
 	w := k.watching(volume)
 	defer func() { k.watchOn(volume, w) }()
-	for {
+	for turn := soon; ; turn = min(2*turn, poll) {
 		current, ready, err := k.look(ctx, volume, &w)
 		if err == nil && ready {
 			var l *Lease
@@ -57,7 +58,7 @@ func (k *Keeper) Acquire(ctx context.Context, volume string) (*Lease, error) {
 				return l, nil
 			}
 		}
-		pause := poll
+		pause := turn
 		switch {
 		case ctx.Err() != nil && w.by != Host{}:
 			return nil, w.held(k.clock().Now())
@@ -204,22 +205,26 @@ func (k *Keeper) round(ctx context.Context) {
 	if err != nil && !errors.Is(err, ErrForgotten) {
 		return
 	}
-	oldest := held[0]
-	for _, l := range held {
-		if l.stepped().Before(oldest.stepped()) {
-			oldest = l
-		}
-	}
+	due := k.due(held, begun)
 	for _, l := range held {
 		if err != nil {
 			l.shut()
 		}
-		// One lease in turn is confirmed though nothing says that it was taken: should an eviction
-		// not have reached every way to the server, this ends it.
-		if !l.extend(begun) || l == oldest {
+		if !l.extend(begun) || l == due {
 			_ = l.step(limited) // the next round tries again
 		}
 	}
+}
+
+// due is the lease that is to be confirmed in this round though nothing says that it was taken, nil
+// if none is: once in a term one of them, in turn. Should an eviction not have reached every way to
+// the server, this ends what the holder still writes. A step costs the server some seven operations.
+func (k *Keeper) due(held []*Lease, now time.Time) *Lease {
+	if now.Sub(k.asked) < Term {
+		return nil
+	}
+	k.asked = now
+	return slices.MinFunc(held, func(a, b *Lease) int { return a.stepped().Compare(b.stepped()) })
 }
 
 func (k *Keeper) anyShut() bool {

@@ -124,6 +124,61 @@ func TestFreeLeaseIsTakenAtOnce(t *testing.T) {
 	})
 }
 
+// A container that is stopped on one host and started on another at the same moment.
+func TestLeaseThatIsBeingGivenBackIsTakenSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, k := newShelf(stood(5))
+		const leaving = 70 * time.Millisecond
+		time.AfterFunc(leaving, func() { _ = s.do(func() error { s.entry = lease.Entry{Serial: 6}; return nil }) })
+		begun := time.Now()
+		acquired(t, k)
+		if took := time.Since(begun); took > 2*leaving {
+			t.Errorf("it is taken after %v", took)
+		}
+	})
+}
+
+// agreeable is a store of any number of leases, in which every step works and is counted.
+type agreeable struct {
+	*shelf
+	mu    sync.Mutex
+	steps map[string]int
+}
+
+func (a *agreeable) Take(_ context.Context, volume string, _, _ lease.Entry) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.steps[volume]++
+	return nil
+}
+
+// What holding leases costs does not grow with their number, but each of them is confirmed.
+func TestStepsOfAHolderAreRareAndInTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, k := newShelf(lease.Entry{})
+		a := &agreeable{shelf: s, steps: map[string]int{}}
+		k.Store = a
+		for _, volume := range []string{"a", "b", "c"} {
+			if _, err := k.Acquire(t.Context(), volume); err != nil {
+				t.Fatal(err)
+			}
+		}
+		clear(a.steps)
+		end := running(t, k)
+		time.Sleep(30 * lease.Term)
+		end()
+		total := 0
+		for _, l := range k.Held() {
+			if total += a.steps[l.Volume]; a.steps[l.Volume] < 9 || !l.Open() {
+				t.Errorf("lease %s: %d steps in 30 terms, open: %v", l.Volume, a.steps[l.Volume], l.Open())
+			}
+		}
+		if total > 31 {
+			t.Errorf("%d steps in 30 terms", total)
+		}
+	})
+}
+
 func TestLeaseOfASilentHostIsTakenAfterATerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, k := newShelf(stood(5))
@@ -274,8 +329,9 @@ func TestLeaseThatWasTakenUnnoticedIsFoundOut(t *testing.T) {
 		s, k := newShelf(lease.Entry{})
 		l := acquired(t, k)
 		defer running(t, k)()
+		time.Sleep(time.Minute)
 		_ = s.do(func() error { s.entry = stood(s.entry.Serial + 1); return nil })
-		time.Sleep(2 * lease.Every)
+		time.Sleep(lease.Term + lease.Every)
 		if l.Open() {
 			t.Error("its gate is open")
 		}

@@ -80,8 +80,8 @@ var (
 		slow: 2 * time.Second, drift: 100, losses: 10, late: true, faults: 4,
 		pauses: true, stops: true, cuts: true, crashes: true, reboots: true,
 	}
-	// storm has a host stop, or start again, every few seconds.
-	storm = weather{slow: 4 * time.Second, losses: 4, late: true, faults: 24, pauses: true, stops: true, crashes: true, reboots: true}
+	// storm has hosts stop, or the plugin start again, every few seconds.
+	storm = weather{slow: time.Second, losses: 8, late: true, faults: 12, stops: true, crashes: true}
 	calm  = weather{slow: 300 * time.Millisecond, drift: 20, losses: 20, faults: 4, cuts: true, crashes: true, reboots: true}
 )
 

@@ -16,10 +16,10 @@ const (
 	// margin is how long before the end of its term a holder's gate shuts. Clocks may run
 	// apart by a tenth of the term.
 	margin = 2 * time.Second
-	// poll is how often a lease is looked at that another host holds.
-	poll = 250 * time.Millisecond
-	// soon is how long who lost a race for a step waits to look again.
+	// soon is how long is waited before a lease is looked at again that another host holds: it may
+	// just be giving it back. Each wait is twice as long as the one before, until it is poll.
 	soon = 20 * time.Millisecond
+	poll = 250 * time.Millisecond
 	// retry is how long a step that failed waits to be tried again.
 	retry = 500 * time.Millisecond
 )

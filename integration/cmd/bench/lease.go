@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -9,14 +11,10 @@ import (
 type leaseResults struct {
 	HandOver map[string]summary
 	Takeover summary
-	Calls    map[int]float64
+	Calls    map[string]map[int]float64
 }
 
-const (
-	handOvers = 30
-	// heldVolumes is how many exclusive volumes hostbench has a host hold at most.
-	heldVolumes = 20
-)
+const handOvers = 30
 
 func (b *bench) lease() error {
 	return b.measure(&b.results.lease, "exclusive", fmt.Sprintf("-rounds %d", handOvers))
@@ -41,14 +39,20 @@ Two plugins on one host, which are two hosts to each other.
 |---|---|---|
 | %.1f | %.1f | 17: the term of 15 s and 2 s |
 
-### NFS calls in a second, beyond those of a host without an exclusive volume
+### NFS calls in a second of a host that has volumes mounted
 
-| exclusive volumes on the host | calls | target |
-|---|---|---|
-| 1 | %.2f | 1 |
-| %d | %.2f | 1 |
-
+| volumes | shared | exclusive | more than shared | target |
+|---|---|---|---|---|
+%s
 `, shared.Count, cells(shared), cells(exclusive), exclusive.Median-shared.Median,
-		r.Takeover.Count, r.Takeover.Median/1000, r.Takeover.P99/1000,
-		r.Calls[1]-r.Calls[0], heldVolumes, r.Calls[heldVolumes]-r.Calls[0])
+		r.Takeover.Count, r.Takeover.Median/1000, r.Takeover.P99/1000, r.calls())
+}
+
+func (r leaseResults) calls() string {
+	var rows strings.Builder
+	shared, exclusive := r.Calls["shared"], r.Calls["exclusive"]
+	for _, count := range slices.Sorted(maps.Keys(shared)) {
+		fmt.Fprintf(&rows, "| %d | %.2f | %.2f | %.2f | 1 |\n", count, shared[count], exclusive[count], exclusive[count]-shared[count])
+	}
+	return rows.String()
 }

@@ -22,8 +22,9 @@ type exclusiveReport struct {
 	HandOver map[string]Summary
 	// Takeover is the Mount on another host of a volume whose host does nothing any more.
 	Takeover Summary
-	// Calls are the NFS client's, of one host, in a second, by the number of exclusive volumes that it has.
-	Calls map[int]float64
+	// Calls are the NFS client's, of one host, in a second, by what access the volumes have that it
+	// has mounted, and their number.
+	Calls map[string]map[int]float64
 }
 
 // exclusive measures with two plugins, which are two hosts to each other.
@@ -51,6 +52,9 @@ func exclusive(c config) (any, error) {
 	return report, err
 }
 
+// containerLife is longer than what the plugin takes for a passing use, as docker create's.
+const containerLife = 1500 * time.Millisecond
+
 func handOver(c config, hosts [2]*service) (map[string]Summary, error) {
 	all := map[string]*Times{sharedVolume: {}, exclusiveVolume: {}}
 	for name := range all {
@@ -75,6 +79,7 @@ func handOver(c config, hosts [2]*service) (map[string]Summary, error) {
 			if err := from.call("Mount", v); err != nil {
 				return nil, err
 			}
+			time.Sleep(containerLife)
 			err := timed(times, func() error {
 				if err := from.call("Unmount", v); err != nil {
 					return err
@@ -126,34 +131,50 @@ func takeover(hosts [2]*service) (Summary, error) {
 }
 
 // watched is how long calls are counted.
-const watched = 30 * time.Second
+const watched = time.Minute
 
-func renewals(h *service) (map[int]float64, error) {
-	rates := map[int]float64{}
-	mounted := 0
-	for _, count := range []int{0, 1, 20} {
-		for ; mounted < count; mounted++ {
-			v := volume{Name: fmt.Sprintf("held%d", mounted), ID: "bench", Opts: map[string]string{"access": "exclusive"}}
-			if err := h.call("Create", v); err != nil {
+// renewals counts with shared volumes on relays as well: what a mounted volume costs in any case is
+// no renewal.
+func renewals(h *service) (map[string]map[int]float64, error) {
+	rates := map[string]map[int]float64{}
+	for _, access := range []string{sharedVolume, exclusiveVolume} {
+		rates[access] = map[int]float64{}
+		var mounted []volume
+		for _, count := range []int{1, 20} {
+			for len(mounted) < count {
+				v := volume{Name: fmt.Sprintf("%s%d", access, len(mounted)), ID: "bench", Opts: map[string]string{"access": access, "via": "relay"}}
+				if err := h.call("Create", v); err != nil {
+					return nil, err
+				}
+				if err := h.call("Mount", v); err != nil {
+					return nil, err
+				}
+				mounted = append(mounted, v)
+			}
+			rate, err := callsInASecond()
+			if err != nil {
 				return nil, err
 			}
-			if err := h.call("Mount", v); err != nil {
+			rates[access][count] = rate
+		}
+		for _, v := range mounted {
+			if err := h.call("Unmount", v); err != nil {
 				return nil, err
 			}
 		}
-		time.Sleep(15 * time.Second) // what a mount causes is over
-		before, err := clientCalls()
-		if err != nil {
-			return nil, err
-		}
-		time.Sleep(watched)
-		after, err := clientCalls()
-		if err != nil {
-			return nil, err
-		}
-		rates[count] = float64(after-before) / watched.Seconds()
 	}
 	return rates, nil
+}
+
+func callsInASecond() (float64, error) {
+	time.Sleep(15 * time.Second) // what a mount causes is over, and the warm time of an unmount
+	before, err := clientCalls()
+	if err != nil {
+		return 0, err
+	}
+	time.Sleep(watched)
+	after, err := clientCalls()
+	return float64(after-before) / watched.Seconds(), err
 }
 
 // clientCalls is how many calls the kernel's NFS clients have made: the first number of the line "rpc"
