@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +31,7 @@ func command(t *testing.T, words ...string) *exec.Cmd {
 
 // TestEFS is a host in AWS. Its parts follow each other on one host.
 func TestEFS(t *testing.T) {
-	t.Parallel()
+	apart(t, "host-e")
 	s := newEFSSite(t)
 	s.install(nil)
 	for _, part := range []struct {
@@ -44,6 +43,7 @@ func TestEFS(t *testing.T) {
 		{"nothing can be read on the way", s.testWire},
 		{"a thousand mounts ask AWS nothing", s.testQuiet},
 		{"a role, and an access point of the volume's own", s.testOwn},
+		{"an exclusive volume is taken", s.testExclusive},
 		{"credentials that end under a mounted volume", s.testCredentials},
 		{"mount targets that are not to be believed", s.testUnbelievable},
 		{"doctor says what is wrong", s.testDoctor},
@@ -237,15 +237,10 @@ func (s *efsSite) testOwn(t *testing.T) {
 	for range 2 {
 		s.mustCreate("own", "accesspoint=create", "uid=70", "gid=70", "mode=0700", "role="+role)
 	}
-	all, err := s.api.DescribeAccessPoints(t.Context(), &efs.DescribeAccessPointsInput{FileSystemId: &s.id})
-	if err != nil {
-		t.Fatal(err)
+	made, count := s.accessPoint("/own")
+	if count != 2 {
+		t.Errorf("%d access points", count)
 	}
-	i := slices.IndexFunc(all.AccessPoints, func(p types.AccessPointDescription) bool { return aws.ToString(p.RootDirectory.Path) == "/own" })
-	if i < 0 || len(all.AccessPoints) != 2 {
-		t.Fatalf("access points %+v", all.AccessPoints)
-	}
-	made := all.AccessPoints[i]
 	if aws.ToInt64(made.PosixUser.Uid) != 70 || aws.ToInt64(made.PosixUser.Gid) != 70 {
 		t.Errorf("access point %+v", made)
 	}
@@ -262,7 +257,7 @@ func (s *efsSite) testOwn(t *testing.T) {
 	s.eventually(30*time.Second, "the volume is removed", func() bool {
 		return strings.TrimSpace(run(t, s.h, "docker volume rm own 2>&1 || true")) == "own"
 	})
-	all, err = s.api.DescribeAccessPoints(t.Context(), &efs.DescribeAccessPointsInput{FileSystemId: &s.id})
+	all, err := s.api.DescribeAccessPoints(t.Context(), &efs.DescribeAccessPointsInput{FileSystemId: &s.id})
 	if err != nil || len(all.AccessPoints) != 1 {
 		t.Errorf("access points after the removal: %+v, %v", all.AccessPoints, err)
 	}
