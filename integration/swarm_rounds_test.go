@@ -79,8 +79,8 @@ var losses = []loss{
 // node again and again. One at a time writes, and what was acknowledged is there.
 func TestSwarmKeepsOnePostgres(t *testing.T) {
 	rounds, err := strconv.Atoi(cmp.Or(os.Getenv(swarmRounds), "2"))
-	if err != nil {
-		t.Fatal(err)
+	if err != nil || rounds < 1 {
+		t.Fatalf("%s=%s: a number of rounds is wanted", swarmRounds, os.Getenv(swarmRounds))
 	}
 	long := rounds > len(losses)
 	w := newSwarm(t, "host-a", "host-b", "host-c")
@@ -144,6 +144,8 @@ func (d *database) lose(one loss, round int, long bool) time.Duration {
 	time.Sleep(5 * time.Second)
 	old, begun := d.task, time.Now()
 	one.leave(old.on)
+	comeBack := sync.OnceFunc(func() { one.comeBack(old.on) })
+	defer comeBack() // other tests use the node too
 	var away *siteHost
 	if !one.stays {
 		away = old.on
@@ -154,7 +156,7 @@ func (d *database) lose(one loss, round int, long bool) time.Duration {
 	if long {
 		time.Sleep(time.Until(begun.Add(one.atLeast)))
 	}
-	one.comeBack(old.on)
+	comeBack()
 	if away != nil {
 		d.eventually(swarmLimit, "the old node has ended its container", func() bool {
 			return old.on.sh("docker ps -q --filter name=app_db.") == ""

@@ -154,9 +154,13 @@ func (z *zones) testDrain() {
 		for range 4 {
 			zone := z.status("zone")
 			z.command("drain " + zone)
-			time.Sleep(2 * time.Second)
-			if got := z.status("zone"); got == zone {
-				z.t.Errorf("zone %s is drained and in use", zone)
+			begun := time.Now()
+			for z.status("zone") == zone {
+				if time.Since(begun) > zonesPatience {
+					z.t.Errorf("zone %s is drained and in use", zone)
+					break
+				}
+				time.Sleep(200 * time.Millisecond)
 			}
 			z.command("drain --undo " + zone)
 		}

@@ -49,13 +49,14 @@ func (z *zones) registry() string {
 	}
 }
 
-// engine sets the Engine's configuration, to what it was when the part ends.
+// engine sets the Engine's configuration, to what it was when the part ends: what a file does not say,
+// the Engine leaves as it is.
 func (z *zones) engine(config string) {
 	z.t.Helper()
 	set := func(config string) string {
 		return "echo '" + config + "' >/etc/docker/daemon.json && kill -HUP $(cat /run/docker.pid) && sleep 1"
 	}
-	z.t.Cleanup(func() { run(z.owner, z.h, set("{}")) })
+	z.t.Cleanup(func() { run(z.owner, z.h, set(`{"live-restore": false, "insecure-registries": []}`)) })
 	run(z.t, z.h, set(config))
 }
 

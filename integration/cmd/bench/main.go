@@ -128,6 +128,7 @@ type bench struct {
 
 	peersThere bool   // the host has the image
 	efsTarget  string // address of the mount target that speaks TLS
+	haproxy    *haproxy
 }
 
 // results are all measurements, by measurement and peer; milliseconds.
@@ -160,10 +161,10 @@ func (b *bench) measureHost(only string) error {
 		{partMounts, "10,000 volumes", b.many},
 		{partMounts, "mounts through Docker", b.through},
 		{partLease, "a hand-over, a takeover and renewals", b.lease},
-		{partZones, "the relay with 5,000 connections", b.crowd},
 		{partZones, "bring HAProxy, fio and a plugin with three zones", b.prepareZones},
 		{partZones, "fio and pgbench", b.loads},
 		{partZones, "stalls", b.stalls},
+		{partZones, "the relay with 5,000 connections", b.crowd},
 		{partEFS, "a mount target that speaks TLS", b.prepareEFS},
 		{partEFS, "mounts by TLS", b.protected},
 		{partEFS, "fio by TLS", b.protectedLoads},

@@ -21,6 +21,8 @@ const (
 	stallLimit = 14 * time.Second
 	peerLimit  = 120 * time.Second
 	stallsEach = 3
+	// haproxyRest is how long the kernel has to come back to HAProxy after its restart.
+	haproxyRest = 8 * time.Second
 )
 
 // zones is a file system with a mount target in each of three zones on one host: a volume
@@ -44,21 +46,10 @@ const (
 
 // prepareZones installs a plugin, HAProxy and fio.
 func (b *bench) prepareZones() error {
-	server := b.lab.Server
-	var targets, peers []string
-	for i, zone := range []string{"a", "b", "c"} {
+	server, names := b.lab.Server, []string{"a", "b", "c"}
+	var targets []string
+	for _, zone := range names {
 		targets = append(targets, zone+"="+server.Addr(zone).String())
-		backup := " backup"
-		if i == 0 {
-			backup = ""
-		}
-		peers = append(peers, fmt.Sprintf("  server %s %s:2049 check inter 60s fastinter 15s downinter 5s%s", zone, server.Addr(zone), backup))
-	}
-	// As in AWS's forum and blogs: the own zone's target first, the others as backup.
-	config := "defaults\n  mode tcp\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\nlisten nfs\n  bind 127.0.0.1:2050\n" +
-		strings.Join(peers, "\n") + "\n"
-	if err := b.host.UploadBytes(b.ctx, []byte(config), "/root/haproxy.cfg", 0o644); err != nil {
-		return err
 	}
 	if err := b.host.Upload(b.ctx, writer, "/root/writer", 0o755); err != nil {
 		return err
@@ -73,11 +64,11 @@ func (b *bench) prepareZones() error {
 docker plugin set %[1]s EFS_FILESYSTEM=nfs://%[2]s/export EFS_ROOT=/zones EFS_TARGETS=%[3]s EFS_ZONE=a
 docker plugin enable %[1]s
 docker volume create -d %[1]s -o via=relay relay
-docker volume create -d %[1]s -o via=direct direct
-docker run -d --name haproxy --network host -v /root/haproxy.cfg:/haproxy.cfg:ro peers haproxy -db -f /haproxy.cfg
-mkdir -p /run/haproxy-nfs
-unshare --uts sh -c 'hostname bench-haproxy && mount -t nfs4 -o vers=4.1,port=2050,rsize=1048576,wsize=1048576,hard,timeo=600,retrans=2,noresvport 127.0.0.1:/export /run/haproxy-nfs'`,
-		zonesPlugin, server.Addr("a"), strings.Join(targets, ",")))
+docker volume create -d %[1]s -o via=direct direct`, zonesPlugin, server.Addr("a"), strings.Join(targets, ",")))
+	if err != nil {
+		return err
+	}
+	b.haproxy, err = b.newHAProxy(names)
 	return err
 }
 
@@ -110,10 +101,11 @@ func (z zones) write(way string, lasts time.Duration, happen func() error) (seco
 	line := "docker run --rm --network none -v %s:/data -v /root/writer:/writer:ro --entrypoint /writer busybox -for %s /data/file"
 	dir := way
 	if way == wayHAProxy {
-		line, dir = "/root/writer -for %[2]s %[1]s", "/run/haproxy-nfs/file"
-		if _, err := z.host.Run(z.ctx, "docker restart -t 1 haproxy && sleep 8"); err != nil {
+		line, dir = "/root/writer -for %[2]s %[1]s", haproxyMount+"/file"
+		if err := z.haproxy.restart(); err != nil {
 			return 0, err
 		}
+		time.Sleep(haproxyRest)
 	}
 	ctx, cancel := context.WithTimeout(z.ctx, lasts+time.Minute)
 	defer cancel()
@@ -179,7 +171,7 @@ func (b *bench) stalls() error {
 		{"mount target swallows packets", 5, []string{wayRelay, wayDirect, wayHAProxy}, lose(server.Drop)},
 		{"the plugin's worker, or HAProxy, is killed", 0.5, []string{wayRelay, wayHAProxy}, func(way string) error {
 			if way == wayHAProxy {
-				return run("docker kill haproxy >/dev/null && docker start haproxy")(way)
+				return b.haproxy.restart()
 			}
 			return run("pkill -9 -f '^docker-volume-efs-worker serve'")(way)
 		}},

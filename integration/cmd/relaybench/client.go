@@ -32,7 +32,13 @@ func dial(addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return conn, exchange(conn, request(0, small), make([]byte, small))
+	if err := conn.SetDeadline(time.Now().Add(dialLimit)); err != nil {
+		return nil, err
+	}
+	if err := exchange(conn, request(0, small), make([]byte, small)); err != nil {
+		return nil, fmt.Errorf("the first request: %w", err)
+	}
+	return conn, conn.SetDeadline(time.Time{})
 }
 
 func exchange(conn net.Conn, ask, answer []byte) error {
