@@ -163,7 +163,7 @@ image: lab ## Build the hosts' disk image and snapshot, if they are not in the c
 lab: rootfs-lab
 	@mkdir -p build/lab
 	@$(STEP) 'build the test hosts'\'' programs' env CGO_ENABLED=0 go build -buildvcs=false -tags integration -o build/lab/ ./integration/cmd/...
-	@CGO_ENABLED=0 go test -c -o build/lab/efs.test ./proxy/efs
+	@CGO_ENABLED=0 go test -c -o build/lab/ ./proxy/efs ./proxy/peer
 rootfs-lab:
 	@scripts/setup.sh
 	@$(STEP) 'build the plugin' $(MAKE) rootfs ARCH=amd64
