@@ -2,6 +2,9 @@ package driver
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"sync"
 	"time"
 )
 
@@ -31,13 +34,19 @@ func (d *Driver) reconnectRelays(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, one := range transports {
+	// All at once: one may be busy for as long as there is time.
+	var moving sync.WaitGroup
+	failed := make([]error, len(transports))
+	for i, one := range transports {
 		if !one.Connected || !one.Server.IsLoopback() || !relayed[one.ServerPort] {
 			continue
 		}
-		if err := d.rpc.Move(ctx, one.Name, one.Server); err != nil {
-			return err
-		}
+		moving.Go(func() {
+			if err := d.rpc.Move(ctx, one.Name, one.Server); !errors.Is(err, fs.ErrNotExist) { // it has ended meanwhile
+				failed[i] = err
+			}
+		})
 	}
-	return nil
+	moving.Wait()
+	return errors.Join(failed...)
 }
