@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/sunrpc"
 )
 
 // An orphan is a holding of an earlier run whose volume is not mounted any more, as far as can be
@@ -15,7 +17,8 @@ const (
 	// orphanIdle is how long a living NFS client may have no connection: it renews its state
 	// at the server each minute or so, and for that connects again.
 	orphanIdle = 3 * time.Minute
-	// orphanGone is how long that is after Docker said that a container has ended.
+	// orphanGone is how long that is after Docker said that a container has ended, and for a client that
+	// the kernel does not show any more.
 	orphanGone = 2 * time.Second
 	// orphanTold is for how long Docker's word counts: there may be another container.
 	orphanTold = 30 * time.Second
@@ -63,7 +66,7 @@ func (h *holding) keepOrphan() {
 			idle = 0
 		}
 		told := time.Since(time.Unix(h.unmounted.Load(), 0)) < orphanTold
-		if idle >= orphanIdle || told && idle >= orphanGone {
+		if idle >= orphanIdle || idle >= orphanGone && (told || h.clientIsGone()) {
 			h.leaveInTurn()
 			return
 		}
@@ -74,6 +77,20 @@ func (h *holding) keepOrphan() {
 func (h *holding) isConnected() bool {
 	one := h.f.d.relays.find(h.transport.identity(viaRelay))
 	return one != nil && one.Stats().Conns > 0
+}
+
+// clientIsGone tells whether the kernel is seen to have no NFS client of the relay any more, as after an
+// Engine that was killed: its successor ends the containers and says nothing. A client without a
+// connection does not show its port, so that one to any relay is taken for this one's.
+func (h *holding) clientIsGone() bool {
+	one, table := h.f.d.relays.find(h.transport.identity(viaRelay)), h.f.d.rpc
+	if one == nil || table == nil {
+		return false
+	}
+	transports, err := table.Transports()
+	return err == nil && !slices.ContainsFunc(transports, func(t sunrpc.Transport) bool {
+		return t.Server == one.addr.Addr() && (!t.Connected || t.ServerPort == one.addr.Port())
+	})
 }
 
 func (h *holding) leaveInTurn() {

@@ -239,6 +239,31 @@ func TestExclusiveVolumeKeepsItsHost(t *testing.T) {
 	e.hosts[1].sh("docker rm -f writer >/dev/null")
 }
 
+// TestExclusiveVolumeOfAnEngineThatWasKilled has an Engine killed and started: it ends its containers
+// and tells the plugin nothing. That the kernel has no NFS client of the volume any more frees it.
+func TestExclusiveVolumeOfAnEngineThatWasKilled(t *testing.T) {
+	e := newExclusive(t, "engine")
+	a, b := e.hosts[0], e.hosts[1]
+	a.sh(e.start(a))
+	e.writes(a)
+	a.sh("stop-docker KILL; start-docker")
+	a.engine.CloseIdleConnections()
+	begun := time.Now()
+	e.eventually(3*time.Minute, "the writer runs on host-b", func() bool {
+		_, err := b.h.Run(t.Context(), "docker rm -f writer >/dev/null; "+e.start(b))
+		return err == nil
+	})
+	took := time.Since(begun)
+	t.Logf("the writer runs on host-b after %.1f s", took.Seconds())
+	if took > time.Minute {
+		t.Errorf("that took longer than a minute")
+	}
+	e.writes(b)
+	e.wrote("host-a", "host-b")
+	a.sh("docker rm -f writer >/dev/null")
+	b.sh("docker rm -f writer >/dev/null")
+}
+
 func TestExclusiveVolumeIsPreempted(t *testing.T) {
 	e := newExclusive(t, "preempted")
 	a, b := e.hosts[0], e.hosts[1]
