@@ -2,6 +2,7 @@ package driver_test
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/netip"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,8 +20,8 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 )
 
-// faults is a kernel that mounts nothing and whose calls can be told to hang, as
-// those to a dead server do. A root is the directory itself.
+// faults is a kernel that mounts from no server and whose calls can be told to hang,
+// as those to a dead server do. A root is the directory itself; what is attached is bound.
 type faults struct {
 	export string // the directory of a root that is on a server
 
@@ -132,10 +134,12 @@ func (k *faults) Detach(target string) (mounted bool, err error) {
 	mounted = k.attached[target]
 	delete(k.attached, target)
 	k.mu.Unlock()
-	if mounted {
-		k.wait("detach", target)
+	if !mounted {
+		return false, nil
 	}
-	return mounted, nil
+	_, err = mount.Detach(target)
+	k.wait("detach", target)
+	return true, err
 }
 
 func (k *faults) Under(dir string) (map[string]bool, error) {
@@ -173,9 +177,13 @@ func (r *faultyRoot) Err() error            { return r.err }
 func (r *faultyRoot) Warning() error        { return nil }
 func (r *faultyRoot) Dir() *tree.Dir        { return r.dir }
 
-func (r *faultyRoot) Attach(_ *tree.Dir, target string, _ mount.Flags) error {
+// Attach mounts really: a look at the mounts compares what is there.
+func (r *faultyRoot) Attach(dir *tree.Dir, target string, _ mount.Flags) error {
 	r.kernel.mu.Lock()
 	defer r.kernel.mu.Unlock()
+	if err := syscall.Mount(fmt.Sprintf("/proc/self/fd/%d", dir.FD()), target, "", syscall.MS_BIND, ""); err != nil {
+		return err
+	}
 	if r.kernel.attached == nil {
 		r.kernel.attached = map[string]bool{}
 	}
