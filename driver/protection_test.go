@@ -434,11 +434,14 @@ func TestRefusedIdentityIsLeftAlone(t *testing.T) {
 		e.denied, before = errors.New("AccessDenied: not authorized to perform: sts:AssumeRole"), e.given
 	})
 	e.start()
+	asked := func() (n int) {
+		e.set(func() { n = e.given - before })
+		return n
+	}
+	eventually(t, "credentials are asked for", func() bool { return asked() > 0 })
 	time.Sleep(300 * time.Millisecond)
-	asked := 0
-	e.set(func() { asked = e.given - before })
-	if asked != 1 {
-		t.Errorf("credentials were asked for %d times, want once", asked)
+	if n := asked(); n != 1 {
+		t.Errorf("credentials were asked for %d times, want once", n)
 	}
 	err := e.Mount(t.Context(), "role", "2", func(string) error { return nil })
 	wantKind(t, err, driver.Failed, "AccessDenied")

@@ -17,7 +17,7 @@ import (
 // quick is within what Docker's own commands must not notice; patient is a call's
 // budget with a second for the way to the host.
 const (
-	quick   = time.Second
+	quick   = 5 * time.Second
 	patient = 26 * time.Second
 )
 

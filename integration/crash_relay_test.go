@@ -29,7 +29,7 @@ func TestWorkerIsKilledThatCarriesItsOwnMounts(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	const few, many, callers, limit = 5, 40, 12, 15 * time.Second
+	const few, many, callers, limit = 5, 40, 12, 25 * time.Second
 	stuck, round := 0, 0
 	for ; round < few || stuck == 0 && round < many; round++ { // one in five cannot end
 		end := func() {}

@@ -107,8 +107,9 @@ func (e *exclusive) takeover(one *siteHost, atMost time.Duration) {
 // leaseTerm is how long a host has to be silent until its lease can be taken (docs/exclusive.md).
 const leaseTerm = 15 * time.Second
 
-// slowHost is what docker run takes on a test host, beyond waiting for a lease.
-const slowHost = 8 * time.Second
+// slowHost is what docker run takes on a test host at most, beyond waiting for a lease; it is
+// less than a term, so that a lease which is not given up shows.
+const slowHost = 12 * time.Second
 
 func TestExclusiveVolume(t *testing.T) {
 	e := newExclusive(t, "pgdata")

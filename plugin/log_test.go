@@ -31,7 +31,7 @@ func TestRule9LoggingNeverBlocks(t *testing.T) {
 	select {
 	case <-done:
 		t.Logf("%d lines that nobody reads took %v", many, time.Since(start))
-	case <-time.After(raceFactor * time.Second):
+	case <-time.After(time.Minute):
 		t.Errorf("%d lines that nobody reads take longer than %v", many, time.Since(start))
 	}
 

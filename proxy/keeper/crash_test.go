@@ -125,10 +125,10 @@ func TestSIGHUPIsPassedOnAndEndsNothing(t *testing.T) {
 
 func TestSIGTERMEndsAParentThatHasNoWorker(t *testing.T) {
 	p := start(t, "crashing")
-	for range 6 {
+	for range 8 {
 		p.await("crash")
 	}
-	time.Sleep(100 * time.Millisecond) // into a pause of 800 ms
+	time.Sleep(100 * time.Millisecond) // into a pause of 3.2 s
 	p.kill(p.command.Process.Pid, unix.SIGTERM)
 	for line := range p.lines {
 		if strings.HasPrefix(line, "crash") {

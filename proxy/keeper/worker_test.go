@@ -78,7 +78,7 @@ func work(kind string) error {
 		os.Exit(3)
 	}
 	if kind == "leaky" {
-		child := exec.Command("sleep", "3")
+		child := exec.Command("sleep", "15")
 		child.ExtraFiles = []*os.File{os.NewFile(3, "the way to the parent")}
 		if err := child.Start(); err != nil {
 			return err
