@@ -166,6 +166,11 @@ type written struct {
 	Damage  string    `json:"damage"`
 }
 
+// isWell tells whether the writer had no error and did not stand still for too long.
+func (w written) isWell() bool {
+	return w.Error == "" && w.Damage == "" && w.Writes > 0 && w.Longest <= zonesPatience.Seconds()
+}
+
 // write has a container write with a lock held, and calls happen in the midst of it.
 func (z *zones) write(lasts time.Duration, happen func()) written {
 	z.t.Helper()
@@ -299,7 +304,7 @@ func (z *zones) status(field string) string {
 // survives fails the test if the writer had an error or stood still for too long.
 func (z *zones) survives(w written) {
 	z.t.Helper()
-	if w.Error != "" || w.Damage != "" || w.Writes == 0 || w.Longest > zonesPatience.Seconds() {
+	if !w.isWell() {
 		z.t.Errorf("%+v", w)
 	}
 }

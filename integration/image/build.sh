@@ -18,6 +18,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 docker='docker.io'
 [ "$suite" = bookworm ] || docker='docker.io,docker-cli,docker-compose'
 host_packages="$docker,iptables,nftables,kmod,iproute2,linux-image-amd64,busybox-static,ca-certificates,netbase,procps,nfs-common,nfs-ganesha,nfs-ganesha-vfs,openssh-server,curl"
+# The relay's units are tried under it; the host's own start does without.
+[ "$suite" = bookworm ] || host_packages=$host_packages,systemd
 
 # host makes the host's tree. Its initial ramdisk is our own (below), so the
 # distribution's generator, half a minute of work, is told to stand aside.
