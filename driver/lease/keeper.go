@@ -49,7 +49,7 @@ func (e *HeldError) Error() string {
 func (k *Keeper) Acquire(ctx context.Context, volume string) (*Lease, error) {
 	w := k.watching(volume)
 	defer func() { k.watchOn(volume, w) }()
-	for turn := soon; ; turn = min(2*turn, poll) {
+	for turn := soon; ; turn = min(turn+turn/4, poll) {
 		current, ready, err := k.look(ctx, volume, &w)
 		if err == nil && ready {
 			var l *Lease
@@ -223,6 +223,10 @@ func (k *Keeper) due(held []*Lease, now time.Time) *Lease {
 	if now.Sub(k.asked) < Term {
 		return nil
 	}
+	held = slices.DeleteFunc(slices.Clone(held), func(l *Lease) bool { return l.Over() != nil })
+	if len(held) == 0 {
+		return nil
+	}
 	k.asked = now
 	return slices.MinFunc(held, func(a, b *Lease) int { return a.stepped().Compare(b.stepped()) })
 }
@@ -301,6 +305,10 @@ func (k *Keeper) Preempt(ctx context.Context, volume string) (Host, error) {
 		if err != nil {
 			return Host{}, err
 		}
-		return current.predecessor().Host, k.Release(ctx, l)
+		if err := k.Release(ctx, l); err != nil {
+			k.Forget(l) // nobody comes back for it: without signs of life it is free after a term
+			return Host{}, err
+		}
+		return current.predecessor().Host, nil
 	}
 }

@@ -21,6 +21,7 @@ type shelf struct {
 	broken  error
 	forgets bool // others have dropped the host; see lease.ErrForgotten
 	evicted []lease.Tenure
+	stays   string // the host that cannot be evicted
 }
 
 func (s *shelf) do(f func() error) error {
@@ -64,7 +65,13 @@ func (s *shelf) Renew(context.Context) error {
 }
 
 func (s *shelf) Evict(_ context.Context, _ string, t lease.Tenure) error {
-	return s.do(func() error { s.evicted = append(s.evicted, t); return nil })
+	return s.do(func() error {
+		if t.Host.ID == s.stays {
+			return errors.New("no mount target answers")
+		}
+		s.evicted = append(s.evicted, t)
+		return nil
+	})
 }
 
 func (s *shelf) breakDown(err error) {
@@ -276,6 +283,35 @@ func TestAdoptedLeaseIsConfirmedFirst(t *testing.T) {
 		defer running(t, k)()
 		if err := l.Wait(t.Context()); err != nil || s.entry.Serial <= 9 || s.entry.Tenure != mine {
 			t.Errorf("%v; the lease is %+v", err, s.entry)
+		}
+	})
+}
+
+// Nobody would come back for it, and as a lease that is never given back it would be the host's for ever.
+func TestPreemptThatCannotGiveTheLeaseBackLeavesItToItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, k := newShelf(stood(41))
+		s.stays = hostA.ID
+		if _, err := k.Preempt(t.Context(), "v"); err == nil {
+			t.Error("no error")
+		}
+		if held := k.Held(); len(held) > 0 {
+			t.Errorf("held are %v", held)
+		}
+	})
+}
+
+func TestLeaseThatCannotBeGivenBackKeepsNoOtherFromBeingAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mine := lease.Tenure{Epoch: 41, Host: hostA}
+		s, k := newShelf(lease.Entry{Serial: 41, Tenure: mine})
+		k.Adopt("a", lease.Tenure{Epoch: 7, Host: hostA}).End(lease.ErrReleased)
+		k.Adopt("v", mine)
+		end := running(t, k)
+		time.Sleep(10 * lease.Term)
+		end()
+		if steps := s.entry.Serial - 41; steps < 5 {
+			t.Errorf("it was asked for %d times in ten terms", steps)
 		}
 	})
 }
