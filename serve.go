@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -132,6 +133,24 @@ func listenControl(data string, kept driver.Listeners) (net.Listener, error) {
 	return listener, nil
 }
 
+// dropSockets has the parent end too: without sockets it does, and Docker shows that the plugin does
+// not start. Where it keeps relays of containers that run it stays, and the next worker needs them all.
+func dropSockets(kept interface {
+	Names() []string
+	Drop(name string) error
+},
+) error {
+	names := kept.Names()
+	if slices.ContainsFunc(names, driver.IsRelay) {
+		return nil
+	}
+	var failures []error
+	for _, name := range names {
+		failures = append(failures, kept.Drop(name))
+	}
+	return errors.Join(failures...)
+}
+
 func serve(socket, data string) error {
 	debug.SetGCPercent(gcPercent)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -167,9 +186,7 @@ func serve(socket, data string) error {
 	volumes, err := driver.New(settings.Driver, logger)
 	if err != nil {
 		logger.Error(err)
-		// Without the socket the parent ends too, and Docker shows that the plugin
-		// does not start. Relays of containers that run keep it.
-		return errors.Join(err, kept.Drop(pluginSocket), kept.Drop(controlSocket))
+		return errors.Join(err, dropSockets(kept))
 	}
 	volumes.Start()
 	// Reading the state of many volumes takes memory that is never needed again.

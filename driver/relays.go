@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -67,6 +68,9 @@ type gate struct {
 	*lease.Lease
 	owner string
 }
+
+// IsRelay tells whether a listener that is kept by that name is a relay's; see [Listeners].
+func IsRelay(name string) bool { return strings.HasPrefix(name, relayPrefix) }
 
 // Introduce implements [relay.Gate].
 func (g gate) Introduce(owner []byte) error {
