@@ -136,6 +136,8 @@ type Driver struct {
 	relays  relays
 	tls     *tlsClients
 	rpc     *sunrpc.Table // nil if the kernel's transports cannot be seen
+	// uncounted are volumes whose mounts were taken away while containers used them; written at the start only.
+	uncounted map[string]bool
 
 	life context.Context // ends with Close; for work that outlives a call
 	end  context.CancelFunc
@@ -176,6 +178,7 @@ func New(options Options, log logrus.FieldLogger) (*Driver, error) {
 	d := &Driver{
 		options: options, log: log, kernel: options.Kernel,
 		fileSystems: map[string]*fileSystem{}, idle: map[string]*time.Timer{}, troubles: map[string]string{},
+		uncounted: map[string]bool{},
 	}
 	d.relays = relays{d: d, running: map[string]*relayed{}}
 	d.life, d.end = context.WithCancel(context.Background())
@@ -184,13 +187,19 @@ func New(options Options, log logrus.FieldLogger) (*Driver, error) {
 	}
 	d.tls = newTLSClients(d)
 	d.openTransports()
+	// Before anything tells other hosts what is in use here.
+	mounted, err := d.reconcile()
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
 	d.relays.reopen()
 	if d.options.Beside {
 		d.spawn(d.reconnect)
 	}
-	if err := d.reconcile(); err != nil {
-		return nil, errors.Join(err, d.Close())
+	for name := range mounted {
+		d.startIdle(name)
 	}
+	d.keepOrphans()
 	return d, nil
 }
 

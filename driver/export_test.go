@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"net/netip"
 	"time"
 )
 
@@ -38,4 +39,20 @@ func (d *Driver) FinishCreating(ctx context.Context, name string) error {
 		_, err = d.home().finishCreating(ctx, record)
 	}
 	return err
+}
+
+// MayBeClientOf is what gives an exclusive volume's lease back.
+var MayBeClientOf = mayBeClientOf
+
+// UsedServers are the addresses of mounts that are not shut down if the driver's end takes too long.
+func (d *Driver) UsedServers() []netip.AddrPort {
+	var servers []netip.AddrPort
+	for _, f := range d.allFileSystems() {
+		for t := range f.usedTransports() {
+			if s := t.established(); s != nil {
+				servers = append(servers, s.serverNow())
+			}
+		}
+	}
+	return servers
 }

@@ -1,6 +1,8 @@
 package driver
 
 import (
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -42,26 +44,31 @@ func (d *Driver) failSilent() {
 	if d.rpc == nil {
 		return
 	}
-	used, silent := map[uint64]bool{}, map[uint64]*fileSystem{} // by device
+	for _, s := range d.silentSessions() {
+		if err := d.rpc.Shutdown(s.device); err != nil {
+			d.log.Warnf("%s does not answer, and its unmount may take minutes: %v", s.serverNow(), err)
+		}
+	}
+}
+
+// silentSessions are those whose mounts are still there and that nothing in use shares: neither the
+// superblock, nor the kernel's NFS client, which superblocks of one server's address share and which is
+// shut down with each of them (shutdown_store in fs/nfs/sysfs.c).
+func (d *Driver) silentSessions() []*session {
+	var silent []*session
+	devices, servers := map[uint64]bool{}, map[netip.AddrPort]bool{} // in use
 	for _, f := range d.allFileSystems() {
 		inUse := f.usedTransports()
 		for t, s := range f.establishedSessions() {
 			switch {
 			case inUse[t]:
-				used[s.device] = true
+				devices[s.device], servers[s.serverNow()] = true, true
 			case !isOver(s.root.Finished()):
-				silent[s.device] = f
+				silent = append(silent, s)
 			}
 		}
 	}
-	for device, f := range silent {
-		if used[device] {
-			continue
-		}
-		if err := d.rpc.Shutdown(device); err != nil {
-			f.d.log.WithField("filesystem", f.spec).Warnf("it does not answer, and its unmount may take minutes: %v", err)
-		}
-	}
+	return slices.DeleteFunc(silent, func(s *session) bool { return devices[s.device] || servers[s.serverNow()] })
 }
 
 func isOver(done <-chan struct{}) bool {
@@ -73,19 +80,29 @@ func isOver(done <-chan struct{}) bool {
 	}
 }
 
-// usedTransports are those that a container's volume is on.
+// usedTransports are those that a container's volume is on, counted or not: after a docker plugin
+// disable -f containers go on that nobody counts.
 func (f *fileSystem) usedTransports() map[*transport]bool {
 	used := map[*transport]bool{}
 	if f.d.uses.table == nil {
 		return used
 	}
-	for name, u := range f.d.uses.table.All() {
-		k, known := f.d.known.Get(name)
-		if !known || u.total() == 0 {
+	for name, k := range f.d.known.All() {
+		if u, _ := f.d.uses.table.Get(name); u.total() == 0 && !f.d.uncounted[name] {
 			continue
 		}
-		if on, err := f.d.fileSystemOf(k); err == nil && on == f {
-			used[f.transportOf(k.Record)] = true
+		if on, err := f.d.fileSystemOf(k); err != nil || on != f {
+			continue
+		}
+		if t := f.mountedBy(k.Record); t != nil {
+			used[t] = true
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, h := range f.holdings {
+		if h.adopted {
+			used[h.transport] = true
 		}
 	}
 	return used

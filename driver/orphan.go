@@ -2,6 +2,7 @@ package driver
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -20,7 +21,8 @@ const (
 	// orphanGone is how long that is after Docker said that a container has ended, and for a client that
 	// the kernel does not show any more.
 	orphanGone = 2 * time.Second
-	// orphanTold is for how long Docker's word counts: there may be another container.
+	// orphanTold is for how long Docker's word counts where the kernel does not show its NFS clients: there may
+	// be another container.
 	orphanTold = 30 * time.Second
 )
 
@@ -65,9 +67,9 @@ func (h *holding) keepOrphan() {
 		if idle += orphanCheck; h.isConnected() {
 			idle = 0
 		}
-		told := time.Since(time.Unix(h.unmounted.Load(), 0)) < orphanTold
+		told := time.Since(time.Unix(h.unmounted.Load(), 0)) < orphanTold && d.rpc == nil
 		if idle >= orphanIdle || idle >= orphanGone && (told || h.clientIsGone()) {
-			h.leaveInTurn()
+			h.leaveInTurn(h.f.spawnLeave)
 			return
 		}
 	}
@@ -80,20 +82,24 @@ func (h *holding) isConnected() bool {
 }
 
 // clientIsGone tells whether the kernel is seen to have no NFS client of the relay any more, as after an
-// Engine that was killed: its successor ends the containers and says nothing. A client without a
-// connection does not show its port, so that one to any relay is taken for this one's.
+// Engine that was killed: its successor ends the containers and says nothing.
 func (h *holding) clientIsGone() bool {
 	one, table := h.f.d.relays.find(h.transport.identity(viaRelay)), h.f.d.rpc
 	if one == nil || table == nil {
 		return false
 	}
 	transports, err := table.Transports()
-	return err == nil && !slices.ContainsFunc(transports, func(t sunrpc.Transport) bool {
-		return t.Server == one.addr.Addr() && (!t.Connected || t.ServerPort == one.addr.Port())
-	})
+	return err == nil && !slices.ContainsFunc(transports, func(t sunrpc.Transport) bool { return mayBeClientOf(t, one.addr) })
 }
 
-func (h *holding) leaveInTurn() {
+// mayBeClientOf tells whether a transport of the kernel may be one to the relay. Without a connection
+// it does not show its port, so that one to any relay is taken for one to this.
+func mayBeClientOf(t sunrpc.Transport, relay netip.AddrPort) bool {
+	return t.Server == relay.Addr() && (!t.Connected || t.ServerPort == relay.Port())
+}
+
+// leaveInTurn has a lease given back unless its volume is mounted by then.
+func (h *holding) leaveInTurn(leave func(*holding)) {
 	d := h.f.d
 	release, err := d.turns.take(d.life, h.volume)
 	if err != nil {
@@ -101,7 +107,7 @@ func (h *holding) leaveInTurn() {
 	}
 	defer release()
 	if _, mounted := d.uses.table.Get(h.volume); !mounted {
-		h.f.spawnLeave(h)
+		leave(h)
 	}
 }
 

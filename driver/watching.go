@@ -294,36 +294,37 @@ func (d *Driver) checkMount(ctx context.Context, f *fileSystem, record catalog.R
 	return "", true
 }
 
-// reconcile makes counts and mount table agree after a start. A count without
-// its mount is void (the host was restarted, or Docker detached everything); a mount
-// without a count is detached after the warm time.
-func (d *Driver) reconcile() error {
-	mounted, err := d.kernel.Under(filepath.Join(d.options.Data, volumesDir))
+// reconcile makes counts and mount table agree after a start, and returns what is mounted. A
+// count without its mount is void (the host was restarted, or Docker detached everything, and containers
+// may go on); a mount without a count is for the caller to have detached after the warm time.
+func (d *Driver) reconcile() (mounted map[string]bool, err error) {
+	mounted, err = d.kernel.Under(filepath.Join(d.options.Data, volumesDir))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for name, u := range d.uses.table.All() {
 		if u.Boot != d.host.boot || !mounted[name] {
+			if u.Boot == d.host.boot && u.total() > 0 {
+				d.uncounted[name] = true
+			}
 			if err := d.uses.forget(name, true); err != nil {
-				return err
+				return nil, err
 			}
 			_ = os.Remove(d.mountpoint(name))
 			continue
 		}
 		if u.Unanswered != "" {
 			if _, _, err := d.uses.release(name, u.Unanswered); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
 	for name := range mounted {
 		if _, ok := d.uses.table.Get(name); !ok {
 			if err := d.uses.update(name, func(u *use) { u.Boot, u.Mounted = d.host.boot, time.Now().UTC() }); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		d.startIdle(name)
 	}
-	d.keepOrphans()
-	return nil
+	return mounted, nil
 }
