@@ -1,13 +1,18 @@
 package driver_test
 
 import (
+	"context"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
 )
 
 // A local directory has neither server nor relay: exclusive volumes work there, and say what does
@@ -36,4 +41,89 @@ func TestExclusiveByDefaultLeavesWhoOnlyReads(t *testing.T) {
 			t.Errorf("the record of %s is %s, %v", name, record, err)
 		}
 	}
+}
+
+// exclusively is a host with an exclusive volume on a server. What the server answers is no NFS beyond
+// that it is there: a lease cannot be given back there.
+func exclusively(t *testing.T) (*testHost, *faults) {
+	k := &faults{export: t.TempDir()}
+	h := newHost(t, "", onServer(nfsServer(t), k))
+	h.create("data", "access=exclusive")
+	return h, k
+}
+
+// What does not answer is shut down at the plugin's end, which cannot be taken back: not under a container.
+func TestEndLeavesExclusiveVolumesInUse(t *testing.T) {
+	h, _ := exclusively(t)
+	used := func() bool {
+		return slices.ContainsFunc(h.UsedServers(), func(server netip.AddrPort) bool { return server.Addr() == netip.MustParseAddr("127.0.0.2") })
+	}
+	h.mount("data", "1")
+	if !used() {
+		t.Error("the mount of a volume in use would be shut down")
+	}
+	h.unmount("data", "1")
+	if used() {
+		t.Error("that of a volume that nobody uses would not be")
+	}
+}
+
+// What docker plugin disable -f has taken away counts no more when the plugin is back: also for the other
+// hosts, which else would never hear of its end.
+func TestOtherHostsAreToldOfNoCountsThatAreVoid(t *testing.T) {
+	h, k := exclusively(t)
+	h.create("plain")
+	for _, name := range []string{"data", "plain"} {
+		h.mount(name, "1")
+	}
+	h.stop()
+	for _, name := range []string{"data", "plain"} {
+		if mounted, err := k.Detach(h.point(name)); !mounted || err != nil {
+			t.Fatal(mounted, err)
+		}
+	}
+	h.start()
+	entries := filepath.Join(k.export, catalog.DirName, "hosts")
+	eventually(t, "the entry shows the exclusive volume alone", func() bool {
+		all, err := os.ReadDir(entries)
+		if err != nil || len(all) != 1 {
+			return false
+		}
+		text, _ := os.ReadFile(filepath.Join(entries, all[0].Name()))
+		return strings.Contains(string(text), `"data"`) && !strings.Contains(string(text), `"plain"`)
+	})
+}
+
+// A mount under way goes on, and so does what it needs: its relay, and with it the lease.
+func TestExclusiveMountThatWasGivenUpIsFoundByTheNextCall(t *testing.T) {
+	h, k := exclusively(t)
+	release := k.hang(t, "open", "127.0.0.2:/export")
+	ctx, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
+	h.behind(func() {
+		eventually(t, "the kernel mounts it", func() bool { return len(exclusiveMounts(k)) > 0 })
+		giveUp()
+	})
+	if err := mountOf(ctx, h, "data", "1"); err == nil {
+		t.Fatal("it was mounted")
+	}
+	release()
+	again, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := mountOf(again, h, "data", "2"); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(exclusiveMounts(k)); n != 1 {
+		t.Errorf("%d mounts were begun, want the one that was under way", n)
+	}
+}
+
+func exclusiveMounts(k *faults) []mount.Mount {
+	var all []mount.Mount
+	for _, m := range k.mounts() {
+		if strings.HasPrefix(m.Source, "127.0.0.2:") {
+			all = append(all, m)
+		}
+	}
+	return all
 }

@@ -64,6 +64,19 @@ func (f *fileSystem) holdingOf(volume string) *holding {
 	return f.holdings[volume]
 }
 
+// heldVolumes are those whose leases this host has.
+func (f *fileSystem) heldVolumes() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var names []string
+	for name, h := range f.holdings {
+		if h.lease.Over() == nil {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // transportFor returns the transport to mount a volume by. That of an exclusive volume comes with its
 // lease, for which the call waits.
 func (f *fileSystem) transportFor(ctx context.Context, record catalog.Record) (*transport, error) {
@@ -103,6 +116,10 @@ func (f *fileSystem) mountedBy(record catalog.Record) *transport {
 
 // acquire waits for a volume's lease. The caller has the volume's turn.
 func (f *fileSystem) acquire(ctx context.Context, record catalog.Record) (*transport, error) {
+	// Who waits for the lease sees from the entry that this host lives.
+	if err := f.presence.whyUntold(record.Name); err != nil {
+		return nil, fmt.Errorf("other hosts cannot be told that this one uses it: %w", err)
+	}
 	key := record.LeaseKey()
 	if err := f.leaseStore.make(ctx, key); err != nil {
 		return nil, err
@@ -245,7 +262,33 @@ func (f *fileSystem) awaitLeaving() {
 	}
 }
 
+// attemptPatience is how long a lease outlasts the call that it was taken for, if the kernel has not
+// finished that one's mount: without its relay it would wait for ever, and others' new NFS clients with it.
+const attemptPatience = 2 * time.Minute
+
+// spawnLeave gives a lease back. If the kernel is still at work on its mount, that comes first, and the
+// next call may find it done.
 func (f *fileSystem) spawnLeave(h *holding) {
+	if busy := h.transport.attempting(); busy != nil {
+		f.d.spawn(func() { h.leaveAfter(busy) })
+		return
+	}
+	f.beginLeave(h)
+}
+
+func (h *holding) leaveAfter(attempt <-chan struct{}) {
+	timer := time.NewTimer(attemptPatience)
+	defer timer.Stop()
+	select {
+	case <-attempt:
+	case <-timer.C:
+	case <-h.f.d.life.Done():
+		return // the next start goes on
+	}
+	h.leaveInTurn(h.f.beginLeave)
+}
+
+func (f *fileSystem) beginLeave(h *holding) {
 	f.mu.Lock()
 	begun := h.leaving
 	h.leaving = true

@@ -15,8 +15,10 @@ import (
 type leaseStore struct {
 	f *fileSystem
 
-	mu    sync.Mutex // guards signs
-	signs map[string]catalog.FoundHost
+	mu      sync.Mutex // guards the following fields
+	signs   map[string]catalog.FoundHost
+	dropped uint64 // how often others took this host for dead, as far as leases were told
+	failed  string // why they cannot be renewed, as far as it was logged
 }
 
 var _ lease.Store = (*leaseStore)(nil)
@@ -90,14 +92,32 @@ func (s *leaseStore) Sign(ctx context.Context, key string, host lease.Host) (lea
 
 // Renew implements [lease.Store].
 func (s *leaseStore) Renew(ctx context.Context) error {
-	before := s.f.presence.timesDropped()
-	if err := errors.Join(s.f.presence.renew(ctx), s.f.presence.whyUntold()); err != nil {
+	err := errors.Join(s.f.presence.renew(ctx), s.f.presence.whyUntold(s.f.heldVolumes()...))
+	dropped := s.f.presence.timesDropped()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tell(err)
+	if err != nil {
 		return err
 	}
-	if s.f.presence.timesDropped() != before {
+	// Whoever has found it: also another look, or a renewal that failed then.
+	if dropped != s.dropped {
+		s.dropped = dropped
 		return lease.ErrForgotten
 	}
 	return nil
+}
+
+// tell logs once why leases are not renewed. The caller holds mu.
+func (s *leaseStore) tell(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != s.failed && s.f.d.life.Err() == nil {
+		s.f.d.log.WithField("filesystem", s.f.spec).Warnf("the leases of exclusive volumes cannot be renewed: %v", err)
+	}
+	s.failed = text
 }
 
 // Evict implements [lease.Store].

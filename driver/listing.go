@@ -296,7 +296,7 @@ func (d *Driver) whyUntold(name string, k knowledge) string {
 	if err != nil {
 		return ""
 	}
-	why := f.presence.whyUntold()
+	why := f.presence.whyUntold(name)
 	if u, ok := d.uses.table.Get(name); why == nil || !ok || u.total() == 0 {
 		return ""
 	}

@@ -27,11 +27,12 @@ type presence struct {
 	mu      sync.Mutex // guards the following fields
 	begun   bool       // used has what an earlier run left
 	used    map[string]announced
-	changes uint64 // of used
-	written uint64 // the change that the entry shows
-	there   bool   // the entry is on the file system
-	trouble error  // why the others cannot be told
-	dropped uint64 // how often others took this host for dead
+	changes uint64                     // of used
+	written uint64                     // the change that the entry shows
+	told    map[string]catalog.HostUse // what it has; not changed, but replaced
+	there   bool                       // the entry is on the file system
+	trouble error                      // why the others cannot be told
+	dropped uint64                     // how often others took this host for dead
 	others  map[string]sighting
 	looked  time.Time
 }
@@ -118,11 +119,11 @@ func (p *presence) write(ctx context.Context, c *catalog.Catalog, change uint64)
 	} else {
 		err = c.PutHost(entry)
 	}
-	return p.wrote(now, len(entry.Volumes) > 0, err)
+	return p.wrote(now, entry.Volumes, err)
 }
 
-// wrote keeps how a write ended.
-func (p *presence) wrote(change uint64, there bool, err error) error {
+// wrote keeps how a write of the entry ended.
+func (p *presence) wrote(change uint64, volumes map[string]catalog.HostUse, err error) error {
 	log := p.f.d.log.WithField("filesystem", p.f.spec)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -131,7 +132,7 @@ func (p *presence) wrote(change uint64, there bool, err error) error {
 		if p.trouble != nil {
 			log.Info("other hosts can be told again which volumes are in use here")
 		}
-		p.written, p.there, p.trouble = change, there, nil
+		p.written, p.told, p.there, p.trouble = change, volumes, len(volumes) > 0, nil
 	case isUnwritable(err):
 		if p.trouble == nil {
 			log.Warnf("other hosts cannot be told which volumes are in use here, and may remove them: %v", err)
@@ -140,6 +141,18 @@ func (p *presence) wrote(change uint64, there bool, err error) error {
 		return nil
 	}
 	return err
+}
+
+// renewed keeps how a renewal of the entry ended: what could not be written into it is still not there. The
+// caller is the entry's writer.
+func (p *presence) renewed(err error) error {
+	p.mu.Lock()
+	written, told, due := p.written, p.told, p.written < p.changes
+	p.mu.Unlock()
+	if err == nil && due {
+		return nil
+	}
+	return p.wrote(written, told, err)
 }
 
 // isUnwritable tells whether a file system can be used, though not written by this host.
@@ -166,30 +179,47 @@ func (p *presence) renew(ctx context.Context) error {
 	p.begin()
 	change, due, there := p.changes, p.written < p.changes, p.there
 	p.mu.Unlock()
-	if !due && there {
-		_, err := withCatalog(ctx, p.f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
-			return struct{}{}, c.RenewHost(p.f.d.host.id)
-		})
-		if !errors.Is(err, catalog.ErrNotFound) {
-			return p.wrote(change, true, err)
-		}
-		p.f.d.log.WithField("filesystem", p.f.spec).Warn("another host took this one for dead, and may have removed volumes that are in use here")
-		p.mu.Lock()
-		p.written, due = 0, true
-		p.dropped++
-		p.mu.Unlock()
-	}
 	if !due {
-		return nil
+		dropped, err := p.touch(ctx)
+		if err != nil || !dropped {
+			return err
+		}
 	}
 	if err := p.tell(ctx, change); err != nil || !there {
 		return err
 	}
 	// What another call was writing may have reached the server before this one began.
-	_, err := withCatalog(ctx, p.f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
-		return struct{}{}, c.RenewHost(p.f.d.host.id)
-	})
+	_, err := p.touch(ctx)
 	return err
+}
+
+// touch renews the entry, if there is one. It tells whether another host had removed it, which is then
+// to be written again.
+func (p *presence) touch(ctx context.Context) (dropped bool, err error) {
+	return withCatalog(ctx, p.f, func(ctx context.Context, c *catalog.Catalog, _ *session) (bool, error) {
+		select { // or the entry could be removed meanwhile by this host itself
+		case p.writing <- struct{}{}:
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+		defer func() { <-p.writing }()
+		p.mu.Lock()
+		there := p.there
+		p.mu.Unlock()
+		if !there {
+			return false, nil
+		}
+		err := c.RenewHost(p.f.d.host.id)
+		if !errors.Is(err, catalog.ErrNotFound) {
+			return false, p.renewed(err)
+		}
+		p.f.d.log.WithField("filesystem", p.f.spec).Warn("another host took this one for dead, and may have removed volumes that are in use here")
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.written, p.told, p.there = 0, nil, false
+		p.dropped++
+		return true, nil
+	})
 }
 
 func (p *presence) timesDropped() uint64 {
@@ -198,11 +228,16 @@ func (p *presence) timesDropped() uint64 {
 	return p.dropped
 }
 
-// whyUntold is why other hosts do not know what is used here; nil if they do.
-func (p *presence) whyUntold() error {
+// whyUntold is why other hosts do not know that all of the volumes are used here; nil if they do.
+func (p *presence) whyUntold(volumes ...string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.trouble
+	for _, name := range volumes {
+		if _, told := p.told[name]; !told {
+			return p.trouble
+		}
+	}
+	return nil
 }
 
 // withdrawSoon tells the other hosts that a volume is not used here any more, unless it is used

@@ -285,3 +285,25 @@ func TestHostThatMayNotWrite(t *testing.T) {
 		t.Errorf("trouble %q", trouble)
 	}
 }
+
+func TestHostOfAFullFileSystemHasToldBefore(t *testing.T) {
+	shared := t.TempDir()
+	if err := syscall.Mount("test", shared, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(shared, syscall.MNT_DETACH) })
+	a := newHost(t, shared)
+	a.create("told")
+	a.create("untold")
+	a.mount("told", "1")
+	if err := os.WriteFile(filepath.Join(shared, "ballast"), make([]byte, 2<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	a.mount("untold", "1")
+	if trouble := fmt.Sprint(a.status("untold")["trouble"]); !strings.Contains(trouble, "cannot be told") {
+		t.Errorf("the new one has the trouble %q", trouble)
+	}
+	if trouble := a.status("told")["trouble"]; trouble != nil {
+		t.Errorf("the one that the others know of has the trouble %v", trouble)
+	}
+}

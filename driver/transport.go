@@ -275,6 +275,16 @@ func (t *transport) established() *session {
 	}
 }
 
+// attempting returns what is closed when the attempt that is under way has ended, nil if none is.
+func (t *transport) attempting() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.attempt == nil || isOver(t.attempt.done) {
+		return nil
+	}
+	return t.attempt.done
+}
+
 func (t *transport) open(ctx context.Context) (*session, error) {
 	if t.fs.spec.Kind == filesystem.Directory {
 		dir, err := t.fs.d.localDir(t.fs.spec)
@@ -349,12 +359,12 @@ func (t *transport) openRelayed(ctx context.Context, why string) (*session, erro
 	return s, nil
 }
 
-// preflight has a protected transport's first connection made here, where it can be told
-// why it fails: the kernel would wait for it without a word. It returns the file system's
-// region.
+// preflight has a relayed transport's first connection made here, where it can be told
+// why it fails: the kernel would wait for it without a word, and have all that need a new NFS client,
+// of whichever server, wait as well (nfs_match_client). It returns a protected file system's region.
 func (t *transport) preflight(ctx context.Context) (region string, err error) {
 	if !t.TLS {
-		return "", nil
+		return "", t.fs.someTarget(ctx, proxy.Ping)
 	}
 	if region, err = t.fs.d.regionOf(ctx, t.fs.spec); err != nil {
 		return "", err
@@ -481,7 +491,16 @@ func (t *transport) root() string {
 // openSession takes the root over. The server may die at any moment, so it is
 // asked from where it can be left behind.
 func (t *transport) openSession(ctx context.Context, root Root) (*session, error) {
-	s, err := ask(ctx, t.fs, func(context.Context) (*session, error) {
+	var taken atomic.Bool // by the question, or by who gave it up before it was asked
+	s, err := ask(ctx, t.fs, func(context.Context) (_ *session, err error) {
+		if !taken.CompareAndSwap(false, true) {
+			return nil, errSilent
+		}
+		defer func() {
+			if err != nil {
+				root.Close()
+			}
+		}()
 		server, err := root.Server()
 		if err != nil {
 			return nil, err
@@ -497,7 +516,7 @@ func (t *transport) openSession(ctx context.Context, root Root) (*session, error
 		}
 		return &session{root: root, base: base, device: id.Device, server: server, since: time.Now()}, nil
 	}, (*session).retire)
-	if err != nil && !errors.Is(err, errSilent) {
+	if err != nil && taken.CompareAndSwap(false, true) {
 		root.Close()
 	}
 	return s, err
