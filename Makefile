@@ -152,11 +152,11 @@ bench: lab ## Measure beside mount -t nfs4, the local driver, HAProxy and stunne
 
 .PHONY: hosts
 hosts: lab ## Start two Docker hosts and the NFS server, and tell how to log in
-	@$(SUDO) build/lab/lab hosts
+	@$(SUDO) build/lab/lab hosts --suite $(LAB_SUITE)
 
 .PHONY: image
 image: lab ## Build the hosts' disk image and snapshot, if they are not in the cache
-	@$(SUDO) build/lab/lab image
+	@$(SUDO) build/lab/lab image --suite $(LAB_SUITE)
 
 # What the test hosts' programs and tests stand on. The hosts are amd64.
 .PHONY: lab rootfs-lab

@@ -50,7 +50,7 @@ Usually it runs as a managed Docker plugin and nobody calls it by hand:
 
   docker plugin install …/efs EFS_FILESYSTEM=fs-0123456789abcdef0
   docker volume create -d efs pgdata
-  docker run -v pgdata:/var/lib/postgresql/data postgres`,
+  docker run -v pgdata:/var/lib/postgresql/data -e POSTGRES_PASSWORD=secret postgres:17`,
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,

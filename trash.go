@@ -28,7 +28,7 @@ func trashCommand(status *int) *cobra.Command {
 		Short: "List removed volumes, bring them back, or delete them for good",
 		Long: `What docker volume rm removed is in the trash of its file system, with owner, options
 and time, unless the volume has remove=keep or remove=delete. It stays there until somebody
-empties the trash. Every host with the plugin sees the same trash.
+empties the trash or EFS_TRASH_KEEP is over. Every host with the plugin sees the same trash.
 
 Exit status: 0 done, 1 it failed or the plugin does not run, 2 wrong use.`,
 	}

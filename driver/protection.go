@@ -130,7 +130,7 @@ func (p protection) allows(spec filesystem.Spec, via string) error {
 	return nil
 }
 
-var errNeedsRelay = errors.New("tls, iam and accesspoint need the relay: create the volume with -o via=relay, or leave via out")
+var errNeedsRelay = errors.New("tls, iam and accesspoint need the relay: create the volume with -o via=relay")
 
 // keyFile is the host's private key, in the state directory.
 const keyFile = "key.pem"

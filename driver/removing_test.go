@@ -211,6 +211,25 @@ func TestRemovalThatAnotherHostHasFinishedTakesNothingElse(t *testing.T) {
 	a.unmount("data", "1")
 }
 
+// docs/efs.md has it as the way to protect a volume that exists.
+func TestVolumeIsMadeAnewOnItsDataWhileAnotherHoldsTheDirectory(t *testing.T) {
+	h := newHost(t, t.TempDir())
+	h.create("data")
+	h.mount("data", "1")
+	h.write("data", "file", "content")
+	h.unmount("data", "1")
+	h.create("hold", "path=/data")
+	h.remove("data")
+	h.create("data", "readonly=true")
+	h.remove("hold")
+	h.mount("data", "2")
+	h.wantFile("data", "file", "content")
+	h.unmount("data", "2")
+	if got := h.status("data")["options"]; !strings.Contains(fmt.Sprint(got), "readonly") {
+		t.Errorf("its options are %v", got)
+	}
+}
+
 // TestRemoveOnOneHostAndCreateOnAnotherAtTheSameMoment ends with a volume or without
 // one, never with half of one.
 func TestRemoveOnOneHostAndCreateOnAnotherAtTheSameMoment(t *testing.T) {
