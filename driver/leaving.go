@@ -148,8 +148,11 @@ func (f *fileSystem) takeLeave(unused []string) {
 	for _, name := range unused {
 		f.d.withdraw(f.d.life, name)
 	}
-	for _, s := range f.sessions() {
+	sessions := f.sessions()
+	for _, s := range sessions {
 		s.retire()
+	}
+	for _, s := range sessions {
 		<-s.root.Finished()
 	}
 }

@@ -163,6 +163,9 @@ func TestPluginOfASilentServerIsDisabledSoon(t *testing.T) {
 		s.volume("silent-"+via, "via="+via)
 		s.works("silent-" + via)
 	}
+	// What a container uses is not shut down: that cannot be undone.
+	s.volume("silent-used", "access=exclusive")
+	s.sh("docker run -d --name silent --network none -v silent-used:/data busybox sleep 100000")
 	if err := s.lab.Server.Freeze(); err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +185,7 @@ func TestPluginOfASilentServerIsDisabledSoon(t *testing.T) {
 		}
 	}
 	thaw()
+	s.sh("timeout 100 docker exec silent sh -c 'echo on >/data/file && sync && cat /data/file' && docker rm -f silent")
 	for _, via := range []string{"direct", "relay"} {
 		s.works("silent-" + via)
 	}
