@@ -116,6 +116,9 @@ func (f *fileSystem) mountedBy(record catalog.Record) *transport {
 
 // acquire waits for a volume's lease. The caller has the volume's turn.
 func (f *fileSystem) acquire(ctx context.Context, record catalog.Record) (*transport, error) {
+	if err := f.d.checkIdentifier(); err != nil {
+		return nil, err
+	}
 	// Who waits for the lease sees from the entry that this host lives.
 	if err := f.presence.whyUntold(record.Name); err != nil {
 		return nil, fmt.Errorf("other hosts cannot be told that this one uses it: %w", err)

@@ -75,9 +75,29 @@ func IsRelay(name string) bool { return strings.HasPrefix(name, relayPrefix) }
 // Introduce implements [relay.Gate].
 func (g gate) Introduce(owner []byte) error {
 	if string(owner) != g.owner {
-		return fmt.Errorf("the kernel introduces itself as %q, and other hosts would evict %q: unset the NFS client's identifier on this host (nfs4_unique_id, or nfs_client/identifier in sysfs)", owner, g.owner)
+		return identifiedError(owner)
 	}
 	return nil
+}
+
+// identifiedError reports an NFS client whose name for servers is not the one that other hosts would evict.
+type identifiedError string
+
+func (e identifiedError) Error() string {
+	return fmt.Sprintf("the kernel introduces itself as %q, which other hosts could not evict: unset the NFS client's identifier on this host (nfs4_unique_id, or nfs_client/identifier in sysfs)", string(e))
+}
+
+// checkIdentifier looks for that before there is a mount: the kernel would try it again for ever, and have
+// all that need a new NFS client wait.
+func (d *Driver) checkIdentifier() error {
+	if d.rpc == nil {
+		return nil
+	}
+	id, err := d.rpc.Identifier()
+	if err == nil && id != "" {
+		err = identifiedError(id)
+	}
+	return err
 }
 
 const (

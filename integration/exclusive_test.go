@@ -114,6 +114,16 @@ const slowHost = 12 * time.Second
 func TestExclusiveVolume(t *testing.T) {
 	e := newExclusive(t, "pgdata")
 	a, b := e.hosts[0], e.hosts[1]
+
+	// A name that other hosts do not know of could not be evicted.
+	const identifier = " >/sys/module/nfs/parameters/nfs4_unique_id"
+	a.sh("printf web-1" + identifier)
+	t.Cleanup(func() { _, _ = a.h.Run(context.Background(), "printf '\\0'"+identifier) })
+	if said := a.fails(20*time.Second, e.start(a)); !strings.Contains(said, `introduces itself as "web-1"`) {
+		t.Errorf("with an identifier of its own it is told %q", said)
+	}
+	a.sh("docker rm -f writer >/dev/null; printf '\\0'" + identifier)
+
 	a.sh(e.start(a))
 	e.writes(a)
 
