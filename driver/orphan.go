@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -67,8 +68,9 @@ func (h *holding) keepOrphan() {
 		if idle += orphanCheck; h.isConnected() {
 			idle = 0
 		}
-		told := time.Since(time.Unix(h.unmounted.Load(), 0)) < orphanTold && d.rpc == nil
-		if idle >= orphanIdle || idle >= orphanGone && (told || h.clientIsGone()) {
+		told := time.Since(time.Unix(h.unmounted.Load(), 0)) < orphanTold
+		gone, seen := h.clientIsGone()
+		if idle >= orphanIdle || idle >= orphanGone && (gone || told && !seen) {
 			h.leaveInTurn(h.f.spawnLeave)
 			return
 		}
@@ -81,15 +83,18 @@ func (h *holding) isConnected() bool {
 	return one != nil && one.Stats().Conns > 0
 }
 
-// clientIsGone tells whether the kernel is seen to have no NFS client of the relay any more, as after an
-// Engine that was killed: its successor ends the containers and says nothing.
-func (h *holding) clientIsGone() bool {
+// clientIsGone tells whether the kernel has no NFS client of the relay any more, as after an Engine that
+// was killed: its successor ends the containers and says nothing. Older kernels are not seen to have any.
+func (h *holding) clientIsGone() (gone, seen bool) {
 	one, table := h.f.d.relays.find(h.transport.identity(viaRelay)), h.f.d.rpc
 	if one == nil || table == nil {
-		return false
+		return false, false
 	}
 	transports, err := table.Transports()
-	return err == nil && !slices.ContainsFunc(transports, func(t sunrpc.Transport) bool { return mayBeClientOf(t, one.addr) })
+	if err != nil {
+		return false, !errors.Is(err, sunrpc.ErrUnsupported)
+	}
+	return !slices.ContainsFunc(transports, func(t sunrpc.Transport) bool { return mayBeClientOf(t, one.addr) }), true
 }
 
 // mayBeClientOf tells whether a transport of the kernel may be one to the relay. Without a connection
