@@ -167,6 +167,7 @@ func (f *fileSystem) adopt(identity string, e endpoint) *lease.Lease {
 	}
 	l := f.leases.Adopt(e.Lease, e.Tenure)
 	k, _ := f.d.known.Get(catalog.VolumeOf(e.Lease))
+	f.presence.use(catalog.VolumeOf(e.Lease), false) // also one that nobody counts any more
 	f.hold(l, k.Record.Options, e.Protection, identity).adopted = true
 	return l
 }

@@ -67,7 +67,18 @@ func (p *presence) begin() {
 // announce tells the other hosts that a volume is about to be used here. Where they cannot be
 // told, because the file system is full or may not be written, that is a trouble and no error.
 func (p *presence) announce(ctx context.Context, name string, readOnly bool) error {
+	change, told := p.use(name, readOnly)
+	if told {
+		return nil
+	}
+	return p.tell(ctx, change)
+}
+
+// use has what is written from now on say that a volume is used here. It returns the change with which that
+// came, and whether the others have been told already.
+func (p *presence) use(name string, readOnly bool) (change uint64, told bool) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.begin()
 	one, ok := p.used[name]
 	if !ok || one.ReadOnly != readOnly {
@@ -75,12 +86,7 @@ func (p *presence) announce(ctx context.Context, name string, readOnly bool) err
 		one = announced{catalog.HostUse{Since: time.Now().UTC().Truncate(time.Second), ReadOnly: readOnly}, p.changes}
 		p.used[name] = one
 	}
-	told := p.written >= one.change
-	p.mu.Unlock()
-	if told {
-		return nil
-	}
-	return p.tell(ctx, one.change)
+	return one.change, p.written >= one.change
 }
 
 // tell has the entry show a change.
