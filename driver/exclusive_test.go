@@ -90,6 +90,9 @@ func TestOtherHostsAreToldOfNoCountsThatAreVoid(t *testing.T) {
 			return false
 		}
 		text, _ := os.ReadFile(filepath.Join(entries, all[0].Name()))
+		if len(text) > 0 && !strings.Contains(string(text), `"data"`) {
+			t.Fatalf("an entry without it was written: %s", text)
+		}
 		return strings.Contains(string(text), `"data"`) && !strings.Contains(string(text), `"plain"`)
 	})
 }

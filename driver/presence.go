@@ -32,6 +32,7 @@ type presence struct {
 	told    map[string]catalog.HostUse // what it has; not changed, but replaced
 	there   bool                       // the entry is on the file system
 	trouble error                      // why the others cannot be told
+	refused error                      // of the latest renewal of the entry: they see no sign of life
 	dropped uint64                     // how often others took this host for dead
 	others  map[string]sighting
 	looked  time.Time
@@ -138,7 +139,7 @@ func (p *presence) wrote(change uint64, volumes map[string]catalog.HostUse, err 
 		if p.trouble != nil {
 			log.Info("other hosts can be told again which volumes are in use here")
 		}
-		p.written, p.told, p.there, p.trouble = change, volumes, len(volumes) > 0, nil
+		p.written, p.told, p.there, p.trouble, p.refused = change, volumes, len(volumes) > 0, nil, nil
 	case isUnwritable(err):
 		if p.trouble == nil {
 			log.Warnf("other hosts cannot be told which volumes are in use here, and may remove them: %v", err)
@@ -154,6 +155,10 @@ func (p *presence) wrote(change uint64, volumes map[string]catalog.HostUse, err 
 func (p *presence) renewed(err error) error {
 	p.mu.Lock()
 	written, told, due := p.written, p.told, p.written < p.changes
+	p.refused = nil
+	if isUnwritable(err) {
+		p.refused = err
+	}
 	p.mu.Unlock()
 	if err == nil && due {
 		return nil
@@ -234,10 +239,14 @@ func (p *presence) timesDropped() uint64 {
 	return p.dropped
 }
 
-// whyUntold is why other hosts do not know that all of the volumes are used here; nil if they do.
+// whyUntold is why other hosts do not know that all of the volumes are used here, by a host that lives;
+// nil if they do.
 func (p *presence) whyUntold(volumes ...string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.refused != nil {
+		return p.refused
+	}
 	for _, name := range volumes {
 		if _, told := p.told[name]; !told {
 			return p.trouble

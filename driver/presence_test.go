@@ -286,6 +286,25 @@ func TestHostThatMayNotWrite(t *testing.T) {
 	}
 }
 
+// Others see no sign of life any more: that volumes in use are in its entry does not help them.
+func TestHostThatMayNotWriteAnyMore(t *testing.T) {
+	shared := t.TempDir()
+	if err := syscall.Mount("test", shared, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(shared, syscall.MNT_DETACH) })
+	a := newHost(t, shared, func(o *driver.Options) { o.Check = 20 * time.Millisecond })
+	a.create("data")
+	a.mount("data", "1")
+	if err := syscall.Mount("", shared, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "its trouble is told", func() bool {
+		trouble := fmt.Sprint(a.status("data")["trouble"])
+		return strings.Contains(trouble, "cannot be told") && strings.Contains(trouble, "read-only")
+	})
+}
+
 func TestHostOfAFullFileSystemHasToldBefore(t *testing.T) {
 	shared := t.TempDir()
 	if err := syscall.Mount("test", shared, "tmpfs", 0, "size=1m"); err != nil {
