@@ -42,10 +42,11 @@ const (
 
 // Tables in stateDir.
 const (
-	volumesTable = "volumes"
-	mountsTable  = "mounts"
-	targetsTable = "targets"
-	relaysTable  = "relays"
+	volumesTable   = "volumes"
+	mountsTable    = "mounts"
+	targetsTable   = "targets"
+	relaysTable    = "relays"
+	uncountedTable = "uncounted"
 )
 
 // Options is what a Driver is made with. Only Data is required.
@@ -136,8 +137,8 @@ type Driver struct {
 	relays  relays
 	tls     *tlsClients
 	rpc     *sunrpc.Table // nil if the kernel's transports cannot be seen
-	// uncounted are volumes whose mounts were taken away while containers used them; written at the start only.
-	uncounted map[string]bool
+	// uncounted are volumes whose mounts were taken away while containers used them, with the boot in which that was.
+	uncounted *state.Table[string]
 
 	life context.Context // ends with Close; for work that outlives a call
 	end  context.CancelFunc
@@ -178,7 +179,6 @@ func New(options Options, log logrus.FieldLogger) (*Driver, error) {
 	d := &Driver{
 		options: options, log: log, kernel: options.Kernel,
 		fileSystems: map[string]*fileSystem{}, idle: map[string]*time.Timer{}, troubles: map[string]string{},
-		uncounted: map[string]bool{},
 	}
 	d.relays = relays{d: d, running: map[string]*relayed{}}
 	d.life, d.end = context.WithCancel(context.Background())
@@ -235,6 +235,10 @@ func (d *Driver) openState() error {
 		return err
 	}
 	d.reportDamage(mountsTable, report)
+	if d.uncounted, report, err = state.Open[string](filepath.Join(dir, uncountedTable), state.Volatile); err != nil {
+		return err
+	}
+	d.reportDamage(uncountedTable, report)
 	if d.targets, report, err = state.Open[whereabouts](filepath.Join(dir, targetsTable), state.Durable); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -59,9 +60,11 @@ func (d *Driver) silentSessions() []*session {
 	devices, servers := map[uint64]bool{}, map[netip.AddrPort]bool{} // in use
 	for _, f := range d.allFileSystems() {
 		inUse := f.usedTransports()
+		// What has no session in this run may share the NFS client of any that goes to the same server.
+		unseen := slices.ContainsFunc(slices.Collect(maps.Keys(inUse)), func(t *transport) bool { return t.established() == nil })
 		for t, s := range f.establishedSessions() {
 			switch {
-			case inUse[t]:
+			case inUse[t] || unseen && s.path == viaDirect:
 				devices[s.device], servers[s.serverNow()] = true, true
 			case !isOver(s.root.Finished()):
 				silent = append(silent, s)
@@ -84,11 +87,12 @@ func isOver(done <-chan struct{}) bool {
 // disable -f containers go on that nobody counts.
 func (f *fileSystem) usedTransports() map[*transport]bool {
 	used := map[*transport]bool{}
-	if f.d.uses.table == nil {
+	if f.d.uses.table == nil || f.d.uncounted == nil {
 		return used
 	}
 	for name, k := range f.d.known.All() {
-		if u, _ := f.d.uses.table.Get(name); u.total() == 0 && !f.d.uncounted[name] {
+		_, uncounted := f.d.uncounted.Get(name)
+		if u, _ := f.d.uses.table.Get(name); u.total() == 0 && !uncounted {
 			continue
 		}
 		if on, err := f.d.fileSystemOf(k); err != nil || on != f {

@@ -302,10 +302,19 @@ func (d *Driver) reconcile() (mounted map[string]bool, err error) {
 	if err != nil {
 		return nil, err
 	}
+	for name, boot := range d.uncounted.All() {
+		if boot != d.host.boot {
+			if err := d.uncounted.Delete(name); err != nil {
+				return nil, err
+			}
+		}
+	}
 	for name, u := range d.uses.table.All() {
 		if u.Boot != d.host.boot || !mounted[name] {
 			if u.Boot == d.host.boot && u.total() > 0 {
-				d.uncounted[name] = true
+				if err := d.uncounted.Put(name, u.Boot); err != nil {
+					return nil, err
+				}
 			}
 			if err := d.uses.forget(name, true); err != nil {
 				return nil, err
