@@ -270,6 +270,9 @@ func (f *fileSystem) awaitLeaving() {
 // finished that one's mount: without its relay it would wait for ever, and others' new NFS clients with it.
 const attemptPatience = 2 * time.Minute
 
+// attemptWarm is how long a mount is there for the next call that came too late for the one that began it.
+const attemptWarm = 10 * time.Second
+
 // spawnLeave gives a lease back. If the kernel is still at work on its mount, that comes first, and the
 // next call may find it done.
 func (f *fileSystem) spawnLeave(h *holding) {
@@ -281,13 +284,22 @@ func (f *fileSystem) spawnLeave(h *holding) {
 }
 
 func (h *holding) leaveAfter(attempt <-chan struct{}) {
-	timer := time.NewTimer(attemptPatience)
-	defer timer.Stop()
+	patience := time.NewTimer(attemptPatience)
+	defer patience.Stop()
 	select {
 	case <-attempt:
-	case <-timer.C:
+	case <-patience.C:
 	case <-h.f.d.life.Done():
 		return // the next start goes on
+	}
+	if h.transport.established() != nil {
+		warm := time.NewTimer(attemptWarm)
+		defer warm.Stop()
+		select {
+		case <-warm.C:
+		case <-h.f.d.life.Done():
+			return
+		}
 	}
 	h.leaveInTurn(h.f.beginLeave)
 }

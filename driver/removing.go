@@ -57,7 +57,14 @@ func (f *fileSystem) freeLease(ctx context.Context, name string) error {
 		return nil //nolint:nilerr // what is wrong with the record, its removal says
 	}
 	if h := f.holdingOf(name); h != nil {
-		f.spawnLeave(h)
+		if busy := h.transport.attempting(); busy != nil {
+			select { // here, because it is this call that has the volume's turn
+			case <-busy:
+			case <-ctx.Done():
+				return fmt.Errorf("its mount is still being tried: %w", ctx.Err())
+			}
+		}
+		f.beginLeave(h)
 		select {
 		case <-h.left:
 		case <-ctx.Done():

@@ -492,12 +492,12 @@ func (t *transport) root() string {
 // asked from where it can be left behind.
 func (t *transport) openSession(ctx context.Context, root Root) (*session, error) {
 	var taken atomic.Bool // by the question, or by who gave it up before it was asked
-	s, err := ask(ctx, t.fs, func(context.Context) (_ *session, err error) {
+	s, err := ask(ctx, t.fs, func(context.Context) (opened *session, err error) {
 		if !taken.CompareAndSwap(false, true) {
 			return nil, errSilent
 		}
 		defer func() {
-			if err != nil {
+			if opened == nil { // also after a panic
 				root.Close()
 			}
 		}()
