@@ -108,8 +108,8 @@ func TestProtocolRule2And5FrozenServer(t *testing.T) {
 			t.Errorf("docker run: %v, want a Mount that fails", err)
 		}
 	})
-	// Beside each other, on a machine that may be busy; what waits for the server takes longer than 20 s.
-	const soon = 10 * time.Second
+	// Beside each other, on a machine that may be busy; a question to the server is waited for 10 s.
+	const soon = 8 * time.Second
 	for _, c := range []struct {
 		call, body string
 		limit      time.Duration

@@ -128,7 +128,7 @@ func TestSIGTERMEndsAParentThatHasNoWorker(t *testing.T) {
 	for range 8 {
 		p.await("crash")
 	}
-	time.Sleep(100 * time.Millisecond) // into a pause of 3.2 s
+	time.Sleep(100 * time.Millisecond) // into a pause of 1 s
 	p.kill(p.command.Process.Pid, unix.SIGTERM)
 	for line := range p.lines {
 		if strings.HasPrefix(line, "crash") {
