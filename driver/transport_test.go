@@ -132,6 +132,19 @@ func TestStaticMountTargets(t *testing.T) {
 	}
 }
 
+// The kernel would try it again for ever, and have others' new NFS clients wait.
+func TestMountThroughARelayIsNotBegunIfNobodyAnswers(t *testing.T) {
+	mounttest.Loopback(t)
+	server := proxytest.Serve(t, proxytest.Echo)
+	k := &faults{export: t.TempDir()}
+	h := newHost(t, "", onServer(server.Addr, k), func(o *driver.Options) { o.Volume.Via = "relay" })
+	server.Stop()
+	wantKind(t, h.Create(t.Context(), "data", nil), driver.Unavailable, "connection refused")
+	if all := k.mounts(); len(all) > 0 {
+		t.Errorf("mounts %v", all)
+	}
+}
+
 // A call that finds an attempt to mount under way waits for it, and makes its own if that
 // one fails: it tells how things were before the call.
 func TestFailureOfAnEarlierAttemptIsNoAnswer(t *testing.T) {
