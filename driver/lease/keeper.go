@@ -49,7 +49,7 @@ func (e *HeldError) Error() string {
 func (k *Keeper) Acquire(ctx context.Context, volume string) (*Lease, error) {
 	w := k.watching(volume)
 	defer func() { k.watchOn(volume, w) }()
-	for turn := soon; ; turn = min(turn+turn/4, poll) {
+	for turn := soon; ; turn = min(2*turn, poll) {
 		current, ready, err := k.look(ctx, volume, &w)
 		if err == nil && ready {
 			var l *Lease

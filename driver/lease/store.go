@@ -17,8 +17,7 @@ const (
 	// apart by a tenth of the term.
 	margin = 2 * time.Second
 	// soon is how long is waited before a lease is looked at again that another host holds: it may
-	// just be giving it back, which takes some 200 ms (docs/benchmarks.md). Each wait is longer than the one
-	// before by a quarter, until it is poll.
+	// just be giving it back. Each wait is twice as long as the one before, until it is poll.
 	soon = 20 * time.Millisecond
 	poll = 250 * time.Millisecond
 	// retry is how long a step that failed waits to be tried again.
