@@ -177,6 +177,7 @@ func (e *examination) all(ctx context.Context) {
 	for _, t := range e.targets {
 		e.examineLatency(ctx, t)
 	}
+	e.examineSessions(ctx)
 }
 
 // examineServers asks for what is on the way, and returns the finding on which the rest builds:

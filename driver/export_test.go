@@ -41,6 +41,9 @@ func (d *Driver) FinishCreating(ctx context.Context, name string) error {
 	return err
 }
 
+// WithdrawAfter is how long a volume counts as in use after its last use.
+const WithdrawAfter = withdrawAfter
+
 // MayBeClientOf is what gives an exclusive volume's lease back.
 var MayBeClientOf = mayBeClientOf
 
@@ -56,3 +59,6 @@ func (d *Driver) UsedServers() []netip.AddrPort {
 	}
 	return servers
 }
+
+// ExplainSessions is what doctor says of a mount target and the first.
+var ExplainSessions = explainSessions

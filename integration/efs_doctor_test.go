@@ -69,7 +69,7 @@ func (s *efsSite) testDoctor(t *testing.T) {
 	s.part("all is well", func(t *testing.T) {
 		r := s.findings("0")
 		for _, check := range []string{
-			"plugin", "settings", "kernel NFS", "region and zone", "mount targets", "DNS", "port", "TLS", "identity", "access", "catalogue", "clock", "write test", "latency",
+			"plugin", "settings", "kernel NFS", "region and zone", "mount targets", "DNS", "port", "TLS", "identity", "access", "catalogue", "clock", "write test", "latency", "sessions",
 		} {
 			s.wantFinding(r, check, "ok")
 		}
