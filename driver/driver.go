@@ -137,8 +137,6 @@ type Driver struct {
 	relays  relays
 	tls     *tlsClients
 	rpc     *sunrpc.Table // nil if the kernel's transports cannot be seen
-	// uncounted are volumes whose mounts were taken away while containers used them, with the boot in which that was.
-	uncounted *state.Table[string]
 
 	life context.Context // ends with Close; for work that outlives a call
 	end  context.CancelFunc
@@ -235,7 +233,7 @@ func (d *Driver) openState() error {
 		return err
 	}
 	d.reportDamage(mountsTable, report)
-	if d.uncounted, report, err = state.Open[string](filepath.Join(dir, uncountedTable), state.Volatile); err != nil {
+	if d.uses.uncounted, report, err = state.Open[use](filepath.Join(dir, uncountedTable), state.Volatile); err != nil {
 		return err
 	}
 	d.reportDamage(uncountedTable, report)
@@ -292,6 +290,9 @@ func (d *Driver) Close() error {
 	}
 	if d.uses.table != nil {
 		err = errors.Join(err, d.uses.table.Close())
+	}
+	if d.uses.uncounted != nil {
+		err = errors.Join(err, d.uses.uncounted.Close())
 	}
 	if d.relays.endpoints != nil {
 		err = errors.Join(err, d.relays.endpoints.Close())

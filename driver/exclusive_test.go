@@ -68,11 +68,12 @@ func TestEndLeavesExclusiveVolumesInUse(t *testing.T) {
 	}
 }
 
-// What docker plugin disable -f has taken away counts no more when the plugin is back: also for the other
-// hosts, which else would never hear of its end.
-func TestOtherHostsAreToldOfNoCountsThatAreVoid(t *testing.T) {
+// What docker plugin disable -f has taken away counts no more when the plugin is back, and its containers go on:
+// the other hosts are told of them, until Docker tells that they have ended.
+func TestOtherHostsAreToldOfContainersThatAreNotCounted(t *testing.T) {
 	h, k := exclusively(t)
 	h.create("plain")
+	h.create("other")
 	for _, name := range []string{"data", "plain"} {
 		h.mount(name, "1")
 	}
@@ -83,18 +84,32 @@ func TestOtherHostsAreToldOfNoCountsThatAreVoid(t *testing.T) {
 		}
 	}
 	h.start()
+	h.stop()
+	h.start() // nor does another start forget them
 	entries := filepath.Join(k.export, catalog.DirName, "hosts")
-	eventually(t, "the entry shows the exclusive volume alone", func() bool {
+	entry := func() string {
 		all, err := os.ReadDir(entries)
 		if err != nil || len(all) != 1 {
-			return false
+			return ""
 		}
 		text, _ := os.ReadFile(filepath.Join(entries, all[0].Name()))
 		if len(text) > 0 && !strings.Contains(string(text), `"data"`) {
-			t.Fatalf("an entry without it was written: %s", text)
+			t.Fatalf("an entry without the exclusive volume was written: %s", text)
 		}
-		return strings.Contains(string(text), `"data"`) && !strings.Contains(string(text), `"plain"`)
+		return string(text)
+	}
+	eventually(t, "the entry was written anew", func() bool { return strings.Contains(entry(), `"data"`) })
+	h.mount("other", "1") // which writes the entry
+	eventually(t, "the entry shows all", func() bool {
+		return strings.Contains(entry(), `"data"`) && strings.Contains(entry(), `"plain"`) && strings.Contains(entry(), `"other"`)
 	})
+	h.unmount("plain", "an ID that has nothing mounted")
+	time.Sleep(driver.WithdrawAfter + 100*time.Millisecond)
+	if text := entry(); !strings.Contains(text, `"plain"`) {
+		t.Errorf("another container's end took it out of the entry: %s", text)
+	}
+	h.unmount("plain", "1")
+	eventually(t, "the entry is without the volume whose container has ended", func() bool { return entry() != "" && !strings.Contains(entry(), `"plain"`) })
 }
 
 // A mount under way goes on, and so does what it needs: its relay, and with it the lease.

@@ -226,6 +226,9 @@ func (h *holding) end() {
 	}
 	delete(f.transports, "lease "+h.transport.clientIdentity)
 	f.mu.Unlock()
+	if err := f.d.uses.uncounted.Delete(h.volume); err != nil { // none can be there without the lease
+		f.d.log.WithField("volume", h.volume).Errorf("forget its containers: %v", err)
+	}
 	close(h.left)
 }
 

@@ -34,7 +34,7 @@ func (d *Driver) Volumes(ctx context.Context) []Volume {
 			Name: name, FileSystem: k.FileSystem, Path: k.Record.Path, Created: k.Record.Created, Remove: k.Record.Options.Remove,
 			Adopted: k.Record.Path != "" && !k.Record.Made, UsedBy: []string{}, Trouble: d.troublesOf(name, k),
 		}
-		if u, ok := d.uses.table.Get(name); ok && u.Boot == d.host.boot && u.total() > 0 {
+		if u, _ := d.uses.current(name); u.Boot == d.host.boot && u.total() > 0 {
 			v.UsedBy = append(v.UsedBy, d.host.name)
 		}
 		v.UsedBy = append(v.UsedBy, d.usedElsewhere(name, k)...)

@@ -87,12 +87,11 @@ func isOver(done <-chan struct{}) bool {
 // disable -f containers go on that nobody counts.
 func (f *fileSystem) usedTransports() map[*transport]bool {
 	used := map[*transport]bool{}
-	if f.d.uses.table == nil || f.d.uncounted == nil {
+	if f.d.uses.table == nil || f.d.uses.uncounted == nil {
 		return used
 	}
 	for name, k := range f.d.known.All() {
-		_, uncounted := f.d.uncounted.Get(name)
-		if u, _ := f.d.uses.table.Get(name); u.total() == 0 && !uncounted {
+		if !f.d.uses.has(name) {
 			continue
 		}
 		if on, err := f.d.fileSystemOf(k); err != nil || on != f {

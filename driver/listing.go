@@ -153,7 +153,7 @@ func (d *Driver) status(name string, k knowledge) map[string]any {
 // asks has them looked at again, though not for this answer.
 func (d *Driver) addHosts(status map[string]any, name string, k knowledge) {
 	var hosts []string
-	if u, ok := d.uses.table.Get(name); ok && u.Boot == d.host.boot && u.total() > 0 {
+	if u, _ := d.uses.current(name); u.Boot == d.host.boot && u.total() > 0 {
 		hosts = append(hosts, usedBy(d.host.name, catalog.HostUse{Since: u.Since, ReadOnly: u.ReadOnly}))
 	}
 	if f, err := d.fileSystemOf(k); err == nil {
@@ -297,7 +297,7 @@ func (d *Driver) whyUntold(name string, k knowledge) string {
 		return ""
 	}
 	why := f.presence.whyUntold(name)
-	if u, ok := d.uses.table.Get(name); why == nil || !ok || u.total() == 0 {
+	if why == nil || !d.uses.has(name) {
 		return ""
 	}
 	return fmt.Sprintf("other hosts cannot be told that it is in use here, and may remove it: %v", why)

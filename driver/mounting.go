@@ -184,7 +184,14 @@ func (d *Driver) unmount(name, id string) error {
 		return err
 	}
 	d.noteUnmount(name)
-	if changed && left == 0 {
+	switch {
+	case !changed:
+		last, err := d.uses.releaseUncounted(name, id)
+		if last {
+			d.withdrawSoon(name)
+		}
+		return err
+	case left == 0:
 		d.startIdle(name)
 		d.withdrawSoon(name)
 	}

@@ -57,9 +57,14 @@ func (p *presence) begin() {
 	p.begun = true
 	p.changes++ // the entry may show what a reboot has ended
 	d := p.f.d
-	for name, u := range d.uses.table.All() {
-		k, known := d.known.Get(name)
-		if u.total() > 0 && known && k.FileSystem == p.f.spec.String() {
+	for name, k := range d.known.All() {
+		if k.FileSystem != p.f.spec.String() {
+			continue
+		}
+		u, counted := d.uses.current(name)
+		// An exclusive volume that nobody counts is announced with its lease: without one, this host's sign of
+		// life would keep others from it.
+		if u.total() > 0 && (counted || !p.f.isFenced(k.Record)) {
 			p.used[name] = announced{catalog.HostUse{Since: u.Since, ReadOnly: u.ReadOnly}, p.changes}
 		}
 	}
@@ -278,7 +283,7 @@ func (d *Driver) withdrawSoon(name string) {
 // withdraw does so now, if the volume is not used. What cannot be written is written with the
 // next renewal. The caller has the volume's turn.
 func (d *Driver) withdraw(ctx context.Context, name string) {
-	if u, ok := d.uses.table.Get(name); ok && u.total() > 0 {
+	if d.uses.has(name) {
 		return
 	}
 	for _, f := range d.allFileSystems() {

@@ -219,6 +219,26 @@ func TestPresenceOverRestarts(t *testing.T) {
 		a.mount("other", "1") // an entry without the first one would be a lie
 		wantKind(t, b.Remove(t.Context(), "data"), driver.Conflict, "web-1")
 	})
+	t.Run("of the plugin is renewed on a file system that nobody asks for", func(t *testing.T) {
+		elsewhere := t.TempDir()
+		a := newHost(t, t.TempDir(), func(o *driver.Options) { o.Check = 20 * time.Millisecond })
+		a.create("data", "filesystem=dir:"+elsewhere)
+		a.mount("data", "1")
+		a.stop()
+		all, err := filepath.Glob(filepath.Join(elsewhere, ".docker-volume-efs/hosts/*"))
+		if err != nil || len(all) != 1 {
+			t.Fatal(all, err)
+		}
+		old := time.Now().Add(-time.Hour)
+		if err := os.Chtimes(all[0], old, old); err != nil {
+			t.Fatal(err)
+		}
+		a.start()
+		eventually(t, "the entry is renewed", func() bool {
+			info, err := os.Stat(all[0])
+			return err == nil && info.ModTime().After(old.Add(time.Minute))
+		})
+	})
 	t.Run("of the host ends", func(t *testing.T) {
 		shared := t.TempDir()
 		a, b := newHost(t, shared), newHost(t, shared)

@@ -35,6 +35,60 @@ func (u use) total() int {
 type uses struct {
 	mu    sync.Mutex // makes read-change-write of one volume a single step
 	table *state.Table[use]
+	// uncounted are uses whose mount was taken away while containers went on (docker plugin disable -f).
+	// Docker still tells of each one's end.
+	uncounted *state.Table[use]
+}
+
+// current is how containers use a volume, and whether they are counted.
+func (u *uses) current(name string) (now use, counted bool) {
+	if now, _ = u.table.Get(name); now.total() > 0 {
+		return now, true
+	}
+	now, _ = u.uncounted.Get(name)
+	return now, false
+}
+
+// has tells whether containers use a volume, counted or not.
+func (u *uses) has(name string) bool {
+	now, _ := u.current(name)
+	return now.total() > 0
+}
+
+// void drops a volume's use whose mount is gone. If its containers may go on, they are uncounted from now on.
+func (u *uses) void(name string, goOn bool) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if current, _ := u.table.Get(name); goOn && current.total() > 0 {
+		older, _ := u.uncounted.Get(name)
+		current.Counts = maps.Clone(current.Counts)
+		for id, n := range older.Counts {
+			current.Counts[id] += n
+		}
+		if err := u.uncounted.Put(name, current); err != nil {
+			return err
+		}
+	}
+	return u.table.Delete(name)
+}
+
+// releaseUncounted takes one mount of an ID away that is not counted, and reports whether that was
+// the volume's last.
+func (u *uses) releaseUncounted(name, id string) (last bool, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	current, ok := u.uncounted.Get(name)
+	if !ok || current.Counts[id] == 0 {
+		return false, nil
+	}
+	current.Counts = maps.Clone(current.Counts)
+	if current.Counts[id]--; current.Counts[id] == 0 {
+		delete(current.Counts, id)
+	}
+	if current.total() > 0 {
+		return false, u.uncounted.Put(name, current)
+	}
+	return true, u.uncounted.Delete(name)
 }
 
 // update changes a volume's use; change gets a copy. A use without counts stays:
@@ -58,6 +112,11 @@ func (u *uses) forget(name string, force bool) error {
 	current, ok := u.table.Get(name)
 	if ok && !force && current.total() > 0 {
 		return nil
+	}
+	if force {
+		if err := u.uncounted.Delete(name); err != nil {
+			return err
+		}
 	}
 	return u.table.Delete(name)
 }

@@ -38,13 +38,29 @@ func (d *Driver) check(ctx context.Context) {
 		return
 	}
 	d.home()
+	inUse := d.fileSystemsInUse()
 	for _, f := range d.allFileSystems() {
-		d.spawn(func() { d.checkFileSystem(ctx, f) })
+		d.spawn(func() { d.checkFileSystem(ctx, f, inUse[f]) })
 	}
 }
 
+// fileSystemsInUse are those of volumes that containers here use. After a start they are connected again
+// without a call for them: else the other hosts would take this one for dead.
+func (d *Driver) fileSystemsInUse() map[*fileSystem]bool {
+	inUse := map[*fileSystem]bool{}
+	for name, k := range d.known.All() {
+		if !d.uses.has(name) {
+			continue
+		}
+		if f, err := d.fileSystemOf(k); err == nil {
+			inUse[f] = true
+		}
+	}
+	return inUse
+}
+
 // checkFileSystem is run by one goroutine for each file system at a time.
-func (d *Driver) checkFileSystem(ctx context.Context, f *fileSystem) {
+func (d *Driver) checkFileSystem(ctx context.Context, f *fileSystem, inUse bool) {
 	if !f.checking.CompareAndSwap(false, true) {
 		return
 	}
@@ -52,7 +68,7 @@ func (d *Driver) checkFileSystem(ctx context.Context, f *fileSystem) {
 	var err error
 	if f == d.home() {
 		err = d.refresh(ctx)
-	} else if f.main().established() != nil {
+	} else if inUse || f.main().established() != nil {
 		_, err = withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (tree.Stamp, error) { return c.Stamp() })
 	}
 	if d.life.Err() != nil {
@@ -302,21 +318,16 @@ func (d *Driver) reconcile() (mounted map[string]bool, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for name, boot := range d.uncounted.All() {
-		if boot != d.host.boot {
-			if err := d.uncounted.Delete(name); err != nil {
+	for name, u := range d.uses.uncounted.All() {
+		if u.Boot != d.host.boot {
+			if err := d.uses.uncounted.Delete(name); err != nil {
 				return nil, err
 			}
 		}
 	}
 	for name, u := range d.uses.table.All() {
 		if u.Boot != d.host.boot || !mounted[name] {
-			if u.Boot == d.host.boot && u.total() > 0 {
-				if err := d.uncounted.Put(name, u.Boot); err != nil {
-					return nil, err
-				}
-			}
-			if err := d.uses.forget(name, true); err != nil {
+			if err := d.uses.void(name, u.Boot == d.host.boot); err != nil {
 				return nil, err
 			}
 			_ = os.Remove(d.mountpoint(name))
