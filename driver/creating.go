@@ -184,6 +184,9 @@ func (f *fileSystem) agree(ctx context.Context, c *catalog.Catalog, s *session, 
 	case err == nil:
 		return record, false, nil
 	case errors.Is(err, catalog.ErrDamaged):
+		if used := f.refuseReplacing(c, name); used != nil {
+			return catalog.Record{}, false, fmt.Errorf("%w, and is not made again as long as containers use the volume: %w", err, used)
+		}
 		aside, asideErr := c.SetAside(name)
 		if asideErr != nil {
 			return catalog.Record{}, false, asideErr
@@ -224,6 +227,15 @@ func (f *fileSystem) agree(ctx context.Context, c *catalog.Catalog, s *session, 
 		err = confirm(c, record)
 	}
 	return record, fresh, err
+}
+
+// refuseReplacing refuses to make the record of a volume in use anew: the lease of an exclusive one would be
+// another than its holder's, and two hosts could write.
+func (f *fileSystem) refuseReplacing(c *catalog.Catalog, name string) error {
+	if f.d.uses.has(name) {
+		return conflict{errors.New("stop its containers on this host first")}
+	}
+	return f.presence.refuseUsed(c, name)
 }
 
 // refuseLeaving refuses a volume whose directory is about to go to the trash with

@@ -371,6 +371,17 @@ func TestDamagedRecord(t *testing.T) {
 		h.mount("data", "2")
 		h.wantFile("data", "file", "rows")
 	})
+	t.Run("of a volume in use is not made again by Create, on whichever host", func(t *testing.T) {
+		shared := t.TempDir()
+		a, b := newHost(t, shared, names()), newHost(t, shared)
+		a.create("data")
+		a.mount("data", "1")
+		damage(t, shared, "")
+		wantKind(t, b.Create(t.Context(), "data", nil), driver.Conflict, "damaged", "host web-1 uses it")
+		wantKind(t, a.Create(t.Context(), "data", nil), driver.Conflict, "damaged", "stop its containers on this host first")
+		a.unmount("data", "1")
+		eventually(t, "it is made again when nobody uses it", func() bool { return b.Create(t.Context(), "data", nil) == nil })
+	})
 	t.Run("of a newer version is left alone", func(t *testing.T) {
 		shared := t.TempDir()
 		h := newHost(t, shared)
