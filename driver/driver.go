@@ -178,7 +178,7 @@ func New(options Options, log logrus.FieldLogger) (*Driver, error) {
 		options: options, log: log, kernel: options.Kernel,
 		fileSystems: map[string]*fileSystem{}, idle: map[string]*time.Timer{}, troubles: map[string]string{},
 	}
-	d.relays = relays{d: d, running: map[string]*relayed{}}
+	d.relays = newRelays(d)
 	d.life, d.end = context.WithCancel(context.Background())
 	if err := d.openState(); err != nil {
 		return nil, errors.Join(err, d.Close())

@@ -47,6 +47,13 @@ const WithdrawAfter = withdrawAfter
 // MayBeClientOf is what gives an exclusive volume's lease back.
 var MayBeClientOf = mayBeClientOf
 
+// CloseRelays ends all relays for good, as that of a lease that is given back.
+func (d *Driver) CloseRelays() {
+	for identity := range d.relays.endpoints.All() {
+		d.relays.close(identity)
+	}
+}
+
 // UsedServers are the addresses of mounts that are not shut down if the driver's end takes too long.
 func (d *Driver) UsedServers() []netip.AddrPort {
 	var servers []netip.AddrPort

@@ -57,7 +57,7 @@ func (f *fileSystem) overview() status.FileSystem {
 		o.Trouble, o.Troubled = withAdvice(trouble), since
 	}
 	if f.spec.Kind != filesystem.Directory {
-		o.Transports = f.transportsOverview()
+		o.Transports, o.Ended = f.transportsOverview(), f.d.relays.endedOf(f)
 	}
 	return o
 }

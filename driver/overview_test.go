@@ -3,6 +3,7 @@ package driver_test
 import (
 	"errors"
 	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -99,6 +100,28 @@ func TestOverviewHasRelaysOfAnEarlierRun(t *testing.T) {
 	all := h.Overview().FileSystems[0].Transports
 	if len(all) != 1 || all[0].Path != status.Relayed || all[0].Listen != before || all[0].Traffic == nil {
 		t.Errorf("after a restart there are %+v, want one at %s", all, before)
+	}
+}
+
+// The sum over all relays is a counter, also when one of them is no more.
+func TestOverviewHasWhatEndedRelaysCounted(t *testing.T) {
+	h := newHost(t, "", onTargets("relay", nfsServer(t), nfsServer(t)))
+	h.create("data")
+	h.mount("data", "1")
+	f := h.Overview().FileSystems[0]
+	if f.Ended != nil {
+		t.Errorf("before one has ended, they counted %+v", f.Ended)
+	}
+	conn, err := net.Dial("tcp", f.Transports[0].Listen.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	eventually(t, "a process that is not the kernel is refused", func() bool { return h.Overview().FileSystems[0].Transports[0].Traffic.NotAdmitted == 1 })
+	h.CloseRelays()
+	f = h.Overview().FileSystems[0]
+	if len(f.Transports) != 0 || f.Ended == nil || f.Ended.NotAdmitted != 1 {
+		t.Errorf("there are %+v, and ended ones have counted %+v", f.Transports, f.Ended)
 	}
 }
 

@@ -50,8 +50,13 @@ type relays struct {
 	d         *Driver
 	endpoints *state.Table[endpoint]
 
-	mu      sync.Mutex // guards running; held while a listener is made, never over a network call
+	mu      sync.Mutex // guards the following fields; held while a listener is made, never over a network call
 	running map[string]*relayed
+	ended   map[*fileSystem]*relay.Stats // what those counted that were closed
+}
+
+func newRelays(d *Driver) relays {
+	return relays{d: d, running: map[string]*relayed{}, ended: map[*fileSystem]*relay.Stats{}}
 }
 
 type relayed struct {
@@ -274,6 +279,9 @@ func (r *relays) close(identity string) {
 	r.mu.Lock()
 	one := r.running[identity]
 	delete(r.running, identity)
+	if one != nil {
+		r.countEnded(one)
+	}
 	r.mu.Unlock()
 	if err := r.endpoints.Delete(identity); err != nil {
 		r.d.log.Errorf("forget a relay: %v", err)
@@ -290,6 +298,28 @@ func (r *relays) close(identity string) {
 	cancel()
 	_ = one.Shutdown(now) // its error is that there were pairs
 	_ = one.listener.Close()
+}
+
+// countEnded keeps what a relay has counted. The caller holds mu.
+func (r *relays) countEnded(one *relayed) {
+	sum := r.ended[one.fs]
+	if sum == nil {
+		sum = &relay.Stats{}
+		r.ended[one.fs] = sum
+	}
+	sum.AddCounters(one.Stats())
+}
+
+// endedOf is what a file system's relays have counted that were closed, nil if none was.
+func (r *relays) endedOf(f *fileSystem) *relay.Stats {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended[f] == nil {
+		return nil
+	}
+	var copied relay.Stats
+	copied.AddCounters(*r.ended[f])
+	return &copied
 }
 
 // all are the relays that run.

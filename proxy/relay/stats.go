@@ -46,6 +46,25 @@ type TargetStats struct {
 	RTT time.Duration `json:"rtt_ns"`
 }
 
+// AddCounters adds what another relay has counted. How many there are of anything at this moment is left out.
+func (s *Stats) AddCounters(other Stats) {
+	s.Accepted += other.Accepted
+	s.NotAdmitted += other.NotAdmitted
+	s.Shed += other.Shed
+	s.Moved += other.Moved
+	s.Lost += other.Lost
+	for _, t := range other.Targets {
+		i := slices.IndexFunc(s.Targets, func(known TargetStats) bool { return known.Target == t.Target })
+		if i < 0 {
+			i = len(s.Targets)
+			s.Targets = append(s.Targets, TargetStats{Target: t.Target})
+		}
+		s.Targets[i].Out += t.Out
+		s.Targets[i].In += t.In
+		s.Targets[i].Retransmits += t.Retransmits
+	}
+}
+
 // Stats looks at all connections that bytes flow on.
 func (r *Relay) Stats() Stats {
 	attached := make(map[*upstream]bool)

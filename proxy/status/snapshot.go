@@ -44,6 +44,9 @@ type FileSystem struct {
 	Trouble    string      `json:"trouble,omitempty"`
 	Troubled   time.Time   `json:"trouble_since,omitzero"`
 	Transports []Transport `json:"transports"`
+	// Ended is what relays have counted that are no more, such as those of exclusive volumes; nil if there
+	// were none. Counters are summed over it and the transports, and do not go back.
+	Ended *relay.Stats `json:"ended_relays,omitempty"`
 	// Recoveries are moves to a mount target that did not know this host's client: locks
 	// may have been lost.
 	Recoveries uint64 `json:"recoveries,omitempty"`
@@ -69,8 +72,7 @@ type Transport struct {
 	Target proxy.Target `json:"target"`
 	// Listen is where a relay listens.
 	Listen netip.AddrPort `json:"listen,omitzero"`
-	// Traffic is a relay's; nil for a direct path, whose bytes the kernel counts. Counters are summed
-	// over a file system's relays and must not go back: leave a relay that has ended in the list.
+	// Traffic is a relay's; nil for a direct path, whose bytes the kernel counts.
 	Traffic *relay.Stats `json:"traffic,omitempty"`
 }
 

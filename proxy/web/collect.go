@@ -91,6 +91,9 @@ func (c *collector) measureFileSystem(out samples, f status.FileSystem) {
 			c.measureRelay(out, name, *t.Traffic)
 		}
 	}
+	if f.Ended != nil {
+		c.measureRelay(out, name, *f.Ended)
+	}
 }
 
 func causes() []proxy.Cause {

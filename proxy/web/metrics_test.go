@@ -115,11 +115,13 @@ func TestMetricsOfHostileNamesAreThere(t *testing.T) {
 func TestMetricsOfSeveralRelaysAreSummed(t *testing.T) {
 	where := target("a", "10.0.0.1:2049")
 	one := status.Transport{Path: status.Relayed, Traffic: &relay.Stats{Conns: 1, Limit: 10, Targets: []relay.TargetStats{{Target: where, Out: 7, RTT: time.Millisecond}}}}
+	ended := relay.Stats{Accepted: 4, Targets: []relay.TargetStats{{Target: where, Out: 100}}}
 	text := metricsOf(t, status.Snapshot{FileSystems: []status.FileSystem{{
-		GroupState: proxy.GroupState{FileSystem: "fs"}, Transports: []status.Transport{one, one, one},
+		GroupState: proxy.GroupState{FileSystem: "fs"}, Transports: []status.Transport{one, one, one}, Ended: &ended,
 	}}})
 	for _, want := range []string{
-		`efs_relay_bytes_total{direction="out",filesystem="fs",target="10.0.0.1:2049",zone="a"} 21`,
+		`efs_relay_bytes_total{direction="out",filesystem="fs",target="10.0.0.1:2049",zone="a"} 121`,
+		`efs_relay_connections_accepted_total{filesystem="fs"} 4`,
 		`efs_relay_connections{filesystem="fs"} 3`, `efs_relay_connections_limit{filesystem="fs"} 30`,
 		`efs_relay_tcp_round_trip_seconds{filesystem="fs",target="10.0.0.1:2049",zone="a"} 0.001`,
 	} {

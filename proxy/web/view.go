@@ -48,6 +48,11 @@ func viewOf(f status.FileSystem) fileSystemView {
 		}
 		view.Relays = append(view.Relays, shown)
 	}
+	if f.Ended != nil {
+		for _, traffic := range f.Ended.Targets {
+			view.count(traffic)
+		}
+	}
 	for _, cause := range causes() {
 		if n := f.Moves[cause]; n > 0 {
 			view.Causes = append(view.Causes, causeView{cause, n})
