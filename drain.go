@@ -18,10 +18,11 @@ func drainCommand(status *int) *cobra.Command {
 		Short: "Move what is mounted away from a zone's mount targets, or let them be used again",
 		Long: `Move all that the running plugin has mounted from an availability zone's mount
 targets to another zone's, without an error in any container, and do not go
-there until --undo. Use it before work on a zone. It is not kept over a restart of
-the plugin. A gateway (the relay command) is told by its own --data.
+there until --undo, also after a restart of the plugin. Use it before work on a zone.
+A gateway (the relay command) is told by its own --data; its restart ends it.
 
-Exit status: 0 done, 1 the plugin does not run or has no such zone, 2 wrong use.`,
+Exit status: 0 nothing uses the zone any more, 1 something still does, or the plugin does
+not run or has no such zone, 2 wrong use.`,
 		Example: `  docker-volume-efs drain eu-central-1a
   docker-volume-efs drain eu-central-1a --undo`,
 		Args: cobra.ExactArgs(1),

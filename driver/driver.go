@@ -47,6 +47,9 @@ const (
 	targetsTable   = "targets"
 	relaysTable    = "relays"
 	uncountedTable = "uncounted"
+	positionsTable = "positions"
+	originsTable   = "origins"
+	drainedTable   = "drained"
 )
 
 // Options is what a Driver is made with. Only Data is required.
@@ -134,6 +137,7 @@ type Driver struct {
 	uses    uses
 	turns   turns
 	targets *state.Table[whereabouts] // of EFS file systems
+	zones   zones
 	relays  relays
 	tls     *tlsClients
 	rpc     *sunrpc.Table // nil if the kernel's transports cannot be seen
@@ -241,6 +245,18 @@ func (d *Driver) openState() error {
 		return err
 	}
 	d.reportDamage(targetsTable, report)
+	if d.zones.positions, report, err = state.Open[position](filepath.Join(dir, positionsTable), state.Volatile); err != nil {
+		return err
+	}
+	d.reportDamage(positionsTable, report)
+	if d.zones.origins, report, err = state.Open[position](filepath.Join(dir, originsTable), state.Volatile); err != nil {
+		return err
+	}
+	d.reportDamage(originsTable, report)
+	if d.zones.drained, report, err = state.Open[time.Time](filepath.Join(dir, drainedTable), state.Durable); err != nil {
+		return err
+	}
+	d.reportDamage(drainedTable, report)
 	if d.relays.endpoints, report, err = state.Open[endpoint](filepath.Join(dir, relaysTable), state.Volatile); err != nil {
 		return err
 	}
@@ -293,6 +309,15 @@ func (d *Driver) Close() error {
 	}
 	if d.uses.uncounted != nil {
 		err = errors.Join(err, d.uses.uncounted.Close())
+	}
+	if d.zones.positions != nil {
+		err = errors.Join(err, d.zones.positions.Close())
+	}
+	if d.zones.origins != nil {
+		err = errors.Join(err, d.zones.origins.Close())
+	}
+	if d.zones.drained != nil {
+		err = errors.Join(err, d.zones.drained.Close())
 	}
 	if d.relays.endpoints != nil {
 		err = errors.Join(err, d.relays.endpoints.Close())

@@ -22,7 +22,7 @@ func Evidence(data string) []doctor.File {
 	table, err := mount.NFSTable()
 	files = append(files, doctor.File{Name: "mounts.txt", Content: orError(table, err)})
 	// By name: whatever else comes to lie there stays there.
-	for _, name := range []string{volumesTable, mountsTable, targetsTable, relaysTable} {
+	for _, name := range []string{volumesTable, mountsTable, targetsTable, drainedTable, relaysTable} {
 		text, err := endOf(filepath.Join(data, stateDir, name))
 		files = append(files, doctor.File{Name: "state-" + name + ".txt", Content: orError(text, err)})
 	}

@@ -44,6 +44,9 @@ func (d *Driver) FinishCreating(ctx context.Context, name string) error {
 // WithdrawAfter is how long a volume counts as in use after its last use.
 const WithdrawAfter = withdrawAfter
 
+// KeepsPort is why via=auto takes a relay for mount targets with several ports.
+var KeepsPort = keepsPort
+
 // MayBeClientOf is what gives an exclusive volume's lease back.
 var MayBeClientOf = mayBeClientOf
 

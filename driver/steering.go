@@ -85,6 +85,7 @@ func (f *fileSystem) moved(move proxy.Move) {
 	case f.lost <- struct{}{}:
 	default:
 	}
+	f.keepPosition(move.To)
 	f.watchRecovery(move)
 	for _, s := range f.sessions() {
 		if s.path == viaDirect {

@@ -90,6 +90,7 @@ func (f *fileSystem) useTargets(found whereabouts, old bool) *proxy.Group {
 	}
 	g := proxy.NewGroup(proxy.GroupOptions{
 		FileSystem: f.spec.String(), Home: cmp.Or(f.d.options.Zone, found.HomeZone), Return: f.d.options.Return, Check: f.check, Log: f.d.log,
+		Begin: f.position(), Drained: f.d.drainedZones(),
 	}, found.Targets)
 	g.OnMove(f.moved)
 	f.group, f.whereabouts = g, found
@@ -375,31 +376,6 @@ func (f *fileSystem) targetOf(server netip.AddrPort) proxy.Target {
 		}
 	}
 	return proxy.Target{Addr: server}
-}
-
-// Drain leaves a zone's mount targets, or lets them be used again. It fails if no file
-// system in use has that zone.
-func (d *Driver) Drain(zone string, on bool) error {
-	var failed error
-	drained := false
-	for _, f := range d.allFileSystems() {
-		group := f.knownTargets()
-		if group == nil || f.spec.Kind == filesystem.Directory {
-			continue
-		}
-		if err := group.Drain(zone, on); err != nil {
-			failed = err
-		} else {
-			drained = true
-		}
-	}
-	switch {
-	case drained:
-		return nil
-	case failed != nil:
-		return failed
-	}
-	return errors.New("no file system with mount targets is in use on this host")
 }
 
 // localAddress is this host's address on the way to a server. Nothing is sent:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -314,21 +315,39 @@ func (t *transport) open(ctx context.Context) (*session, error) {
 // there is one.
 func (t *transport) stuck(s *session) string {
 	group := t.fs.knownTargets()
-	if s.transport != "" || group == nil || len(group.State().Targets) < 2 {
+	if group == nil || len(group.State().Targets) < 2 {
 		return ""
 	}
-	return "the kernel's direct mount cannot be moved to another zone: " + sunrpc.ErrUnsupported.Error()
+	if s.transport == "" {
+		return "the kernel's direct mount cannot be moved to another zone: " + sunrpc.ErrUnsupported.Error()
+	}
+	return keepsPort(s.serverNow(), group.State().Targets)
+}
+
+// keepsPort tells why a direct mount could not be moved to some of the mount targets.
+func keepsPort(server netip.AddrPort, targets []proxy.TargetState) string {
+	if slices.ContainsFunc(targets, func(t proxy.TargetState) bool { return t.Addr.Port() != server.Port() }) {
+		return fmt.Sprintf("the kernel's direct mount keeps port %d, and not all mount targets have it", server.Port())
+	}
+	return ""
 }
 
 func (t *transport) openDirect(ctx context.Context) (*session, error) {
-	server, err := t.fs.findServer(ctx)
-	if err != nil {
+	if _, err := t.fs.mountTargets(ctx); err != nil {
 		return nil, err
+	}
+	server := t.origin(ctx)
+	if !server.IsValid() {
+		var err error
+		if server, err = t.fs.findServer(ctx); err != nil {
+			return nil, err
+		}
 	}
 	s, err := t.openNFS(ctx, server, viaDirect)
 	if err != nil {
 		return nil, err
 	}
+	t.keepOrigin(server)
 	s.transport = t.fs.d.findTransport(s.root)
 	return s, nil
 }

@@ -24,6 +24,11 @@ type GroupOptions struct {
 	Home       string // the home zone; empty: none
 	Knobs      Knobs
 	Return     ReturnPolicy
+	// Begin is the address of the target to begin with, if it is one of them: an earlier process
+	// was there, and each move may cost locks. Zero: the first in order.
+	Begin netip.AddrPort
+	// Drained are zones that are drained from the start; see [Group.Drain].
+	Drained []string
 	// Check asks a target and returns how long the answer took. It must end with
 	// its context. Default: [Ping].
 	Check func(context.Context, netip.AddrPort) (time.Duration, error)
@@ -94,6 +99,9 @@ func NewGroup(options GroupOptions, targets []Target) *Group {
 		news:    make(chan struct{}),
 		moves:   map[Cause]uint64{},
 	}
+	for _, zone := range options.Drained {
+		g.drained[zone] = true
+	}
 	g.SetTargets(targets)
 	return g
 }
@@ -148,6 +156,9 @@ func (g *Group) SetTargets(targets []Target) {
 	switch {
 	case g.current == nil:
 		g.current = g.order()[0]
+		if i := slices.IndexFunc(g.members, func(m *member) bool { return m.Addr == g.options.Begin }); i >= 0 {
+			g.current = g.members[i]
+		}
 		g.tell()
 	case !slices.Contains(g.members, g.current):
 		g.replaceGone(now)
@@ -222,8 +233,12 @@ func (g *Group) Answered(t Target) {
 	g.acquit(m)
 }
 
+// ErrNotLeft reports a zone that is drained and still in use.
+var ErrNotLeft = errors.New("no other mount target can be used now; it is left as soon as one can")
+
 // Drain moves the file system away from a zone and keeps it away, or allows it
-// again. If every target is drained, none is.
+// again. If every target is drained, none is. With [ErrNotLeft] that is done, though the zone is
+// in use for now.
 func (g *Group) Drain(zone string, on bool) error {
 	defer g.deliver()
 	g.mu.Lock()
@@ -248,6 +263,9 @@ func (g *Group) Drain(zone string, on bool) error {
 	g.hurry(now)
 	g.reconsider(now)
 	g.poke()
+	if on && g.current.Zone == zone {
+		return fmt.Errorf("zone %s is in use still: %w", zone, ErrNotLeft)
+	}
 	return nil
 }
 

@@ -345,11 +345,40 @@ func TestDrain(t *testing.T) {
 		w.network.set("", zoneC)
 		pass(time.Minute)
 		drain("c", true)
-		drain("a", true) // all are: no reason to go anywhere
+		if err := w.Drain("a", true); !errors.Is(err, proxy.ErrNotLeft) || !strings.Contains(err.Error(), "zone a is in use still") { // all are: no reason to go anywhere
+			t.Errorf("drain of the last zone: %v", err)
+		}
 		w.moved(t, "a>b drain", "b>c drain", "c>a refused")
 		drain("b", false)
 		w.moved(t, "a>b drain", "b>c drain", "c>a refused", "a>b drain")
 	})
+}
+
+func TestAGroupBeginsWhereAnEarlierProcessWas(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		begin   netip.AddrPort
+		drained []string
+		want    proxy.Target
+	}{
+		{"nowhere: at home", netip.AddrPort{}, nil, zoneA},
+		{"in another zone", zoneB.Addr, nil, zoneB},
+		{"at a target that is gone: at home", netip.MustParseAddrPort("10.9.9.9:2049"), nil, zoneA},
+		{"at home, which is drained: elsewhere", netip.AddrPort{}, []string{"a"}, zoneB},
+		{"in a zone that is drained: it is left", zoneC.Addr, []string{"c"}, zoneA},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			inWorld(t, proxy.GroupOptions{Home: "a", Begin: row.begin, Drained: row.drained}, abc, func(t *testing.T, w *world) {
+				if got := w.Current(); got != row.want {
+					t.Errorf("it begins at %v, want %v", got, row.want)
+				}
+				pass(time.Hour)
+				if got := w.Current(); got != row.want {
+					t.Errorf("it went to %v", got)
+				}
+			})
+		})
+	}
 }
 
 func TestABackupIsUsedWhenNoOtherIs(t *testing.T) {

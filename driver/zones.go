@@ -1,0 +1,171 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/state"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/sunrpc"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+)
+
+// zones is what outlives a restart of the plugin of where file systems are: mounts go on meanwhile, and each
+// move may cost them locks.
+type zones struct {
+	positions *state.Table[position] // to which a file system was moved last, by its name
+	// origins are the addresses by which the kernel's NFS clients of direct root mounts were made, by their
+	// identities. The kernel knows a client by it wherever that was moved (nfs_match_client), and would make
+	// another one for a mount by the address where it is now: what containers have could not be moved any more.
+	origins *state.Table[position]
+	drained *state.Table[time.Time] // since when, by zone
+}
+
+// position is a mount target's address.
+type position struct {
+	Boot string         `json:"boot"` // after a reboot nothing is mounted that could be moved
+	Addr netip.AddrPort `json:"address"`
+}
+
+// position is where the file system was in an earlier run, zero if it was not moved since the boot.
+func (f *fileSystem) position() netip.AddrPort {
+	if kept, ok := f.d.zones.positions.Get(f.spec.String()); ok && kept.Boot == f.d.host.boot {
+		return kept.Addr
+	}
+	return netip.AddrPort{}
+}
+
+func (f *fileSystem) keepPosition(now proxy.Target) {
+	if err := f.d.zones.positions.Put(f.spec.String(), position{f.d.host.boot, now.Addr}); err != nil {
+		f.d.log.WithField("filesystem", f.spec).Errorf("remember its mount target: %v", err)
+	}
+}
+
+// origin is the address by which the kernel knows the transport's NFS client, if containers still have it
+// mounted; else zero.
+func (t *transport) origin(ctx context.Context) netip.AddrPort {
+	f := t.fs
+	kept, ok := f.d.zones.origins.Get(t.identity(viaDirect))
+	if !ok || kept.Boot != f.d.host.boot || !f.usedTransports()[t] {
+		return netip.AddrPort{}
+	}
+	// A mount by a dead address would hang, were there no such client after all.
+	if askTarget(ctx, f.targetOf(kept.Addr), proxy.Ping) != nil && !f.isConnected() {
+		return netip.AddrPort{}
+	}
+	return kept.Addr
+}
+
+// isConnected tells whether the kernel has a transport to one of the mount targets.
+func (f *fileSystem) isConnected() bool {
+	group := f.knownTargets()
+	if group == nil || f.d.rpc == nil {
+		return false
+	}
+	all, err := f.d.rpc.Transports()
+	return err == nil && slices.ContainsFunc(group.State().Targets, func(target proxy.TargetState) bool {
+		return slices.ContainsFunc(all, func(t sunrpc.Transport) bool {
+			return t.Connected && netip.AddrPortFrom(t.Server, t.ServerPort) == target.Addr
+		})
+	})
+}
+
+func (t *transport) keepOrigin(server netip.AddrPort) {
+	if err := t.fs.d.zones.origins.Put(t.identity(viaDirect), position{t.fs.d.host.boot, server}); err != nil {
+		t.fs.d.log.WithField("filesystem", t.fs.spec).Errorf("remember by which address it is mounted: %v", err)
+	}
+}
+
+func (d *Driver) drainedZones() []string {
+	return slices.Sorted(maps.Keys(d.zones.drained.All()))
+}
+
+// Drain leaves a zone's mount targets, also those of file systems that come into use later, or lets
+// them be used again. It fails if no file system in use has that zone. After [proxy.ErrNotLeft] the zone
+// is drained, and in use as long as there is no other.
+func (d *Driver) Drain(zone string, on bool) error {
+	var unknown error
+	var notLeft []error
+	_, found := d.zones.drained.Get(zone)
+	for _, f := range d.allFileSystems() {
+		group := f.knownTargets()
+		if group == nil || f.spec.Kind == filesystem.Directory {
+			continue
+		}
+		switch err := group.Drain(zone, on); {
+		case errors.Is(err, proxy.ErrNotLeft):
+			found, notLeft = true, append(notLeft, fmt.Errorf("file system %s: %w", f.spec, err))
+		case err != nil:
+			unknown = err
+		default:
+			found = true
+		}
+	}
+	switch {
+	case !found && unknown != nil:
+		return unknown
+	case !found:
+		return errors.New("no file system with mount targets is in use on this host")
+	}
+	if err := d.keepDrained(zone, on); err != nil {
+		return err
+	}
+	if on {
+		notLeft = append(notLeft, d.awaitLeft(zone)...)
+	}
+	if len(notLeft) > 0 {
+		return oneLine(notLeft)
+	}
+	return nil
+}
+
+func (d *Driver) keepDrained(zone string, on bool) error {
+	if on {
+		return d.zones.drained.Put(zone, time.Now().UTC().Truncate(time.Second))
+	}
+	return d.zones.drained.Delete(zone)
+}
+
+// leaveZoneLimit is how long a drain waits for the kernel to take direct mounts elsewhere.
+const leaveZoneLimit = 3 * time.Second
+
+// awaitLeft waits a while for direct mounts to leave a zone. One that has to stay is an error; one that is
+// slow is not.
+func (d *Driver) awaitLeft(zone string) (fixed []error) {
+	for begun := time.Now(); ; {
+		staying, fixed := d.stayingIn(zone)
+		if len(fixed) > 0 || !staying || time.Since(begun) > leaveZoneLimit {
+			return fixed
+		}
+		select {
+		case <-time.After(steerCheck):
+		case <-d.life.Done():
+			return []error{d.life.Err()}
+		}
+	}
+}
+
+// stayingIn tells whether a direct mount is in a zone that its file system has left, and why if it has to be.
+func (d *Driver) stayingIn(zone string) (staying bool, fixed []error) {
+	for _, f := range d.allFileSystems() {
+		group := f.knownTargets()
+		if group == nil || group.Current().Zone == zone {
+			continue
+		}
+		for _, s := range f.sessions() {
+			if s.path != viaDirect || f.targetOf(s.serverNow()).Zone != zone {
+				continue
+			}
+			staying = true
+			if why := s.whyFixed(); why != "" {
+				fixed = append(fixed, fmt.Errorf("file system %s: a direct mount stays in zone %s: %s", f.spec, zone, why))
+			}
+		}
+	}
+	return staying, fixed
+}
