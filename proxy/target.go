@@ -72,14 +72,17 @@ func parseTarget(item string) (Target, error) {
 	if strings.HasPrefix(text, "[") && strings.HasSuffix(text, "]") {
 		alone = text[1 : len(text)-1]
 	}
+	full := netip.AddrPort{}
 	if addr, err := netip.ParseAddr(alone); err == nil {
-		return Target{Zone: zone, Addr: netip.AddrPortFrom(addr.Unmap(), nfsPort)}, nil
-	}
-	addr, err := netip.ParseAddrPort(text)
-	if err != nil || addr.Port() == 0 {
+		full = netip.AddrPortFrom(addr, nfsPort)
+	} else if full, err = netip.ParseAddrPort(text); err != nil || full.Port() == 0 {
 		return Target{}, fmt.Errorf("%q is not an address", text)
 	}
-	return Target{Zone: zone, Addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())}, nil
+	addr := full.Addr().Unmap()
+	if addr.IsUnspecified() || addr.IsMulticast() {
+		return Target{}, fmt.Errorf("nobody can be reached at %s", addr)
+	}
+	return Target{Zone: zone, Addr: netip.AddrPortFrom(addr, full.Port())}, nil
 }
 
 // HomeFirst returns the targets with the one of the home zone in front; the
