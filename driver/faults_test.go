@@ -32,6 +32,7 @@ type faults struct {
 	attached map[string]bool
 	hangs    map[string]chan struct{} // closed when the call may go on
 	refusal  error                    // with which the next mount fails
+	joins    netip.AddrPort           // the server whose connection mounts through relays join
 }
 
 var _ driver.Kernel = (*faults)(nil)
@@ -108,7 +109,13 @@ func (k *faults) Open(m mount.Mount) driver.Root {
 	k.mu.Lock()
 	k.opened = append(k.opened, m)
 	k.mu.Unlock()
-	r := &faultyRoot{kernel: k, source: m.Source, server: serverOf(m), done: make(chan struct{}), finished: make(chan struct{})}
+	server := serverOf(m)
+	k.mu.Lock()
+	if k.joins.IsValid() && server.Addr().IsLoopback() && server.Port() != k.joins.Port() {
+		server = k.joins
+	}
+	k.mu.Unlock()
+	r := &faultyRoot{kernel: k, source: m.Source, server: server, done: make(chan struct{}), finished: make(chan struct{})}
 	go func() {
 		k.wait("open", m.Source)
 		dir := m.Source

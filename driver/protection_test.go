@@ -297,6 +297,30 @@ func TestProtectedTransports(t *testing.T) {
 }
 
 // What is asked for protected is never mounted without.
+// The kernel may answer a mount with a connection that it has to the same server: bytes would go there in the clear.
+func TestMountThatJoinsAnotherConnectionIsRefused(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		change func(*driver.Options)
+	}{
+		{"of a volume by TLS", func(*driver.Options) {}},
+		{"of a plain volume with via=relay", func(o *driver.Options) { plain(o); o.Volume.Via = "relay" }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			e := newEFSHost(t, row.change, func(o *driver.Options) {
+				if !o.Volume.TLS {
+					at(proxytest.Serve(t, proxytest.Echo).Addr)(o)
+				}
+				o.Kernel.(*faults).joins = o.Targets[0].Addr
+			})
+			wantKind(t, e.Create(t.Context(), "data", nil), driver.Failed, "the kernel uses its connection to "+e.options.Targets[0].Addr.String()+" instead of the relay")
+			if n := len(e.k.mounts()); n == 0 {
+				t.Error("nothing was mounted that could be refused")
+			}
+		})
+	}
+}
+
 func TestNothingPlainStandsInForTLS(t *testing.T) {
 	plain := nfsServer(t)
 	for _, row := range []struct {
