@@ -11,7 +11,7 @@ import (
 )
 
 // Tests run beside each other as far as they leave each other alone: each first says what it uses of
-// the lab, by alone, beside or apart, and waits until it may.
+// the lab, by one of the following, and waits until it may.
 
 const (
 	// mainSite is host-a, host-b and the lab's own server.
@@ -52,6 +52,12 @@ func beside(t *testing.T) {
 func apart(t *testing.T, host string) {
 	t.Helper()
 	(&claim{alone: []string{host}}).await(t)
+}
+
+// apartOnServer is apart for a test that needs the main site's server to be well.
+func apartOnServer(t *testing.T, host string) {
+	t.Helper()
+	(&claim{alone: []string{host}, beside: []string{mainSite}}).await(t)
 }
 
 func (c *claim) await(t *testing.T) {

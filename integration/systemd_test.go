@@ -65,7 +65,7 @@ func (u *units) inside(line string) string {
 
 // TestRelayUnits runs the units of deploy/systemd as docs/relay.md has them installed.
 func TestRelayUnits(t *testing.T) {
-	apart(t, "host-e")
+	apartOnServer(t, "host-e")
 	l := hosts(t)
 	u := &units{t, l.Host("host-e")}
 	t.Cleanup(func() {
