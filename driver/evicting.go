@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/lease"
@@ -24,6 +25,10 @@ func leaseIdentity(catalogID, key string, t lease.Tenure) string {
 	h := host{name: t.Host.Name, id: t.Host.ID}
 	return h.identity(fmt.Sprintf("lease %s %s %d", catalogID, key, t.Epoch))
 }
+
+// deadTargetTime is what a mount target that is known to be dead has to answer after all: with a zone and the
+// holder lost at once, others wait for the volume meanwhile.
+const deadTargetTime = time.Second
 
 // evict has every mount target forget a tenure's NFS client: a server may know a client only where
 // it came in, as nfs-ganesha does for each of its addresses. Those that do not answer are left, if
@@ -56,7 +61,11 @@ func (f *fileSystem) evict(ctx context.Context, key string, t lease.Tenure) erro
 	results := make([]error, len(targets))
 	var all sync.WaitGroup
 	for i, target := range targets {
-		all.Go(func() { results[i] = f.evictAt(ctx, target.Target, p, owner) })
+		limit := pingTimeout
+		if target.Health == proxy.Down {
+			limit = deadTargetTime
+		}
+		all.Go(func() { results[i] = f.evictAt(ctx, target.Target, p, owner, limit) })
 	}
 	all.Wait()
 	done := false
@@ -75,8 +84,8 @@ func (f *fileSystem) evict(ctx context.Context, key string, t lease.Tenure) erro
 	return nil
 }
 
-func (f *fileSystem) evictAt(ctx context.Context, target proxy.Target, p protection, owner string) error {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+func (f *fileSystem) evictAt(ctx context.Context, target proxy.Target, p protection, owner string, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	plain, err := tcp.Dial(ctx, target.Addr)
 	if err != nil {

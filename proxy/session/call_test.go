@@ -14,6 +14,7 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/session"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/session/sessiontest"
 )
 
 func words(words ...uint32) []byte {
@@ -44,19 +45,19 @@ func TestCallsAreAsTheRFCsHaveThem(t *testing.T) {
 		}, nil)
 	}
 	channel := words(0, 4096, 4096, 4096, 2, 1, 0)
-	server := newWorld()
-	server.made = 0x1_0000_0002
+	server := sessiontest.New()
+	server.Made = 0x1_0000_0002
 	var calls [][]byte
 	xids := map[uint32]bool{}
-	conn := pipe(t, func(conn net.Conn) {
+	conn := sessiontest.Pipe(t, func(conn net.Conn) {
 		for {
-			message, err := readMessage(conn)
+			message, err := sessiontest.ReadMessage(conn)
 			if err != nil {
 				return
 			}
 			calls = append(calls, message[4:])
 			xids[xidOf(message)] = true
-			reply, _ := server.answer(conn, message)
+			reply, _ := server.Answer(conn, message)
 			_, _ = conn.Write(reply)
 		}
 	})
@@ -96,65 +97,65 @@ func TestAnswersThatAreNone(t *testing.T) {
 		{"it closes at once", func(uint32) []byte { return nil }, "it closed the connection"},
 		{"it closes in the record mark", func(uint32) []byte { return []byte{0x80, 0} }, "it closed the connection"},
 		{"it closes in the answer", func(xid uint32) []byte {
-			return fragment(true, refusal(xid, exchangeID, 10008, 10008))[:20]
+			return sessiontest.Fragment(true, refusal(xid, exchangeID, 10008, 10008))[:20]
 		}, "it closed the connection"},
 		{"it closes between two fragments", func(xid uint32) []byte {
-			return fragment(false, refusal(xid, exchangeID, 10008, 10008))
+			return sessiontest.Fragment(false, refusal(xid, exchangeID, 10008, 10008))
 		}, "it closed the connection"},
 		{"it speaks HTTP", func(uint32) []byte { return []byte("HTTP/1.1 400 Bad Request\r\n\r\n") }, "no RPC reply"},
-		{"it sends an empty record", func(uint32) []byte { return fragment(true, nil) }, "no RPC reply"},
+		{"it sends an empty record", func(uint32) []byte { return sessiontest.Fragment(true, nil) }, "no RPC reply"},
 		{"it announces more than we read", func(uint32) []byte { return words(1<<31 | session.MaxReply) }, "no RPC reply"},
 		{"it sends more than we read in small fragments", func(uint32) []byte {
-			return bytes.Repeat(fragment(false, make([]byte, 1024)), session.MaxReply/1024)
+			return bytes.Repeat(sessiontest.Fragment(false, make([]byte, 1024)), session.MaxReply/1024)
 		}, "no RPC reply"},
 		{"it sends empty fragments for ever", func(uint32) []byte { return make([]byte, session.MaxReply+4) }, "no RPC reply"},
 		{"it answers another call", func(xid uint32) []byte {
-			return fragment(true, refusal(xid+1, exchangeID, 10008, 10008))
+			return sessiontest.Fragment(true, refusal(xid+1, exchangeID, 10008, 10008))
 		}, "no RPC reply"},
 		{"it answers with a call", func(xid uint32) []byte {
-			return fragment(true, words(xid, 0, 2, 100003, 4, 0, 0, 0, 0, 0))
+			return sessiontest.Fragment(true, words(xid, 0, 2, 100003, 4, 0, 0, 0, 0, 0))
 		}, "no RPC reply"},
 		{"it sends a verifier longer than the answer", func(xid uint32) []byte {
-			return fragment(true, words(xid, 1, 0, 0, 0xfffffffc, 0, 0, 0))
+			return sessiontest.Fragment(true, words(xid, 1, 0, 0, 0xfffffffc, 0, 0, 0))
 		}, "no RPC reply"},
-		{"it does not serve NFS", func(xid uint32) []byte { return fragment(true, words(xid, 1, 0, 0, 0, 1)) }, "refused the call"},
-		{"it serves NFSv3 only", func(xid uint32) []byte { return fragment(true, words(xid, 1, 0, 0, 0, 2, 2, 3)) }, "refused the call"},
-		{"it refuses the RPC version", func(xid uint32) []byte { return fragment(true, words(xid, 1, 1, 0, 2, 2)) }, "refused the call"},
-		{"it refuses the caller", func(xid uint32) []byte { return fragment(true, words(xid, 1, 1, 1, 5)) }, "refused the call"},
+		{"it does not serve NFS", func(xid uint32) []byte { return sessiontest.Fragment(true, words(xid, 1, 0, 0, 0, 1)) }, "refused the call"},
+		{"it serves NFSv3 only", func(xid uint32) []byte { return sessiontest.Fragment(true, words(xid, 1, 0, 0, 0, 2, 2, 3)) }, "refused the call"},
+		{"it refuses the RPC version", func(xid uint32) []byte { return sessiontest.Fragment(true, words(xid, 1, 1, 0, 2, 2)) }, "refused the call"},
+		{"it refuses the caller", func(xid uint32) []byte { return sessiontest.Fragment(true, words(xid, 1, 1, 1, 5)) }, "refused the call"},
 		{"it says success and no more", func(xid uint32) []byte {
-			return fragment(true, words(xid, 1, 0, 0, 0, 0))
+			return sessiontest.Fragment(true, words(xid, 1, 0, 0, 0, 0))
 		}, "not one to the operation"},
 		{"it sends no result", func(xid uint32) []byte {
-			return fragment(true, words(xid, 1, 0, 0, 0, 0, 0, 0, 0))
+			return sessiontest.Fragment(true, words(xid, 1, 0, 0, 0, 0, 0, 0, 0))
 		}, "not one to the operation"},
 		{"it announces four billion results", func(xid uint32) []byte {
-			return fragment(true, words(xid, 1, 0, 0, 0, 0, 0, 0, 0xffffffff))
+			return sessiontest.Fragment(true, words(xid, 1, 0, 0, 0, 0, 0, 0, 0xffffffff))
 		}, "not one to the operation"},
 		{"it announces a tag of four billion letters", func(xid uint32) []byte {
-			return fragment(true, words(xid, 1, 0, 0, 0, 0, 0, 0xffffffff))
+			return sessiontest.Fragment(true, words(xid, 1, 0, 0, 0, 0, 0, 0xffffffff))
 		}, "not one to the operation"},
 		{"it sends the result of an operation that there is not", func(xid uint32) []byte {
-			return fragment(true, refusal(xid, 4711, 0, 0))
+			return sessiontest.Fragment(true, refusal(xid, 4711, 0, 0))
 		}, "not one to the operation"},
 		{"it sends another operation's result", func(xid uint32) []byte {
-			return fragment(true, refusal(xid, nfsv4.OP_DESTROY_CLIENTID, 0, 0))
+			return sessiontest.Fragment(true, refusal(xid, nfsv4.OP_DESTROY_CLIENTID, 0, 0))
 		}, "not one to the operation"},
 		{"it sends two results", func(xid uint32) []byte {
-			return success(xid, &nfsv4.Compound4res{Resarray: []nfsv4.NfsResop4{entered, entered}})
+			return sessiontest.Success(xid, &nfsv4.Compound4res{Resarray: []nfsv4.NfsResop4{entered, entered}})
 		}, "not one to the operation"},
 		{"it says that all went well, and that this did not", func(xid uint32) []byte {
-			return fragment(true, refusal(xid, exchangeID, 0, 10006))
+			return sessiontest.Fragment(true, refusal(xid, exchangeID, 0, 10006))
 		}, "not one to the operation"},
 		{"it cuts the result", func(xid uint32) []byte {
-			return fragment(true, append(refusal(xid, exchangeID, 0, 0), words(0, 5, 1)...))
+			return sessiontest.Fragment(true, append(refusal(xid, exchangeID, 0, 0), words(0, 5, 1)...))
 		}, "not one to the operation"},
 		{"it sends more than the result", func(xid uint32) []byte {
-			return fragment(true, append(refusal(xid, exchangeID, 10008, 10008), words(0)...))
+			return sessiontest.Fragment(true, append(refusal(xid, exchangeID, 10008, 10008), words(0)...))
 		}, "not one to the operation"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			conn := pipe(t, func(conn net.Conn) {
-				message, err := readMessage(conn)
+			conn := sessiontest.Pipe(t, func(conn net.Conn) {
+				message, err := sessiontest.ReadMessage(conn)
 				if err == nil {
 					_, _ = conn.Write(row.reply(xidOf(message)))
 				}
@@ -175,8 +176,8 @@ func TestResultsThatContradictTheWhole(t *testing.T) {
 	} {
 		name := strings.TrimPrefix(nfsv4.NfsOpnum4_name[operation], "OP_")
 		t.Run(name, func(t *testing.T) {
-			server := newWorld()
-			server.asksToBind = operation == nfsv4.OP_BIND_CONN_TO_SESSION
+			server := sessiontest.New()
+			server.AsksToBind = operation == nfsv4.OP_BIND_CONN_TO_SESSION
 			_, err := session.Shared(t.Context(), contradicting(t, server, operation), contradicting(t, server, operation), canary)
 			if !errors.Is(err, proxy.ErrNotNFS) || !strings.Contains(err.Error(), "not one to the operation") {
 				t.Errorf("Shared: %v", err)
@@ -186,20 +187,20 @@ func TestResultsThatContradictTheWhole(t *testing.T) {
 }
 
 // contradicting is a connection to a server that says NFS4ERR_IO of an operation that went well.
-func contradicting(t *testing.T, server *world, operation nfsv4.NfsOpnum4) net.Conn {
-	return pipe(t, func(conn net.Conn) {
+func contradicting(t *testing.T, server *sessiontest.Server, operation nfsv4.NfsOpnum4) net.Conn {
+	return sessiontest.Pipe(t, func(conn net.Conn) {
 		for {
-			message, err := readMessage(conn)
+			message, err := sessiontest.ReadMessage(conn)
 			if err != nil {
 				return
 			}
-			reply, err := server.answer(conn, message)
+			reply, err := server.Answer(conn, message)
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			if binary.BigEndian.Uint32(reply[40:]) == uint32(operation) {
-				reply = fragment(true, refusal(xidOf(message), operation, 0, 5))
+				reply = sessiontest.Fragment(true, refusal(xidOf(message), operation, 0, 5))
 			}
 			_, _ = conn.Write(reply)
 		}
@@ -219,26 +220,26 @@ func TestResultsOfAnotherRequest(t *testing.T) {
 		{"another session was bound", true, 48},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			server := newWorld()
-			server.asksToBind = row.binds
+			server := sessiontest.New()
+			server.AsksToBind = row.binds
 			operation := nfsv4.OP_SEQUENCE
 			if row.binds {
 				operation = nfsv4.OP_BIND_CONN_TO_SESSION
 			}
-			second := pipe(t, func(conn net.Conn) {
+			second := sessiontest.Pipe(t, func(conn net.Conn) {
 				for {
-					message, err := readMessage(conn)
+					message, err := sessiontest.ReadMessage(conn)
 					if err != nil {
 						return
 					}
-					reply, _ := server.answer(conn, message)
+					reply, _ := server.Answer(conn, message)
 					if binary.BigEndian.Uint32(reply[40:]) == uint32(operation) && len(reply) > 48 {
 						reply[row.offset] ^= 1
 					}
 					_, _ = conn.Write(reply)
 				}
 			})
-			shared, err := session.Shared(t.Context(), server.connect(t), second, canary)
+			shared, err := session.Shared(t.Context(), server.Connect(t), second, canary)
 			if shared || !errors.Is(err, proxy.ErrNotNFS) {
 				t.Errorf("Shared = %v, %v", shared, err)
 			}
@@ -250,18 +251,18 @@ func TestResultsOfAnotherRequest(t *testing.T) {
 func TestAnswersInPieces(t *testing.T) {
 	for _, size := range []int{1, 3, 4, 50} {
 		t.Run(fmt.Sprintf("of %d bytes", size), func(t *testing.T) {
-			server := newWorld()
-			server.mount(kernel, 0)
-			conn := pipe(t, func(conn net.Conn) {
+			server := sessiontest.New()
+			server.Mount(kernel, 0)
+			conn := sessiontest.Pipe(t, func(conn net.Conn) {
 				for {
-					message, err := readMessage(conn)
+					message, err := sessiontest.ReadMessage(conn)
 					if err != nil {
 						return
 					}
-					reply, _ := server.answer(conn, message)
+					reply, _ := server.Answer(conn, message)
 					for rest := reply[4:]; len(rest) > 0; {
 						n := min(size, len(rest))
-						_, _ = conn.Write(fragment(n == len(rest), rest[:n]))
+						_, _ = conn.Write(sessiontest.Fragment(n == len(rest), rest[:n]))
 						rest = rest[n:]
 					}
 				}
@@ -269,7 +270,7 @@ func TestAnswersInPieces(t *testing.T) {
 			if err := session.Evict(t.Context(), conn, kernel); err != nil {
 				t.Fatal(err)
 			}
-			if clients, _ := server.has(kernel); clients > 0 {
+			if clients, _ := server.Has(kernel); clients > 0 {
 				t.Error("not evicted")
 			}
 		})
@@ -277,8 +278,8 @@ func TestAnswersInPieces(t *testing.T) {
 }
 
 func FuzzReadRecord(f *testing.F) {
-	f.Add(fragment(true, []byte("one")))
-	f.Add(append(fragment(false, []byte("one")), fragment(true, []byte(" two"))...))
+	f.Add(sessiontest.Fragment(true, []byte("one")))
+	f.Add(append(sessiontest.Fragment(false, []byte("one")), sessiontest.Fragment(true, []byte(" two"))...))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff})
 	f.Add(make([]byte, 400))
 	f.Fuzz(func(t *testing.T, sent []byte) {
@@ -299,7 +300,7 @@ func FuzzReadRecord(f *testing.F) {
 
 func FuzzDecodeReply(f *testing.F) {
 	const xid = 7
-	server := newWorld()
+	server := sessiontest.New()
 	message := words(xid, 0, 2, 100003, 4, 1, 1, 24, 0, 1, 'x'<<24, 0, 0, 0, 0, 0, 0, 1, 1)
 	for _, args := range [][]byte{
 		words(42, 0, 0, 4, 'a'<<24, 0, 0, 0),
@@ -308,7 +309,7 @@ func FuzzDecodeReply(f *testing.F) {
 		append(words(44), append([]byte{2, 0xbb}, make([]byte, 14)...)...),
 		words(57, 0, 1),
 	} {
-		reply, err := server.answer(nil, append(slices.Clip(message), args...))
+		reply, err := server.Answer(nil, append(slices.Clip(message), args...))
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -15,75 +15,76 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/session"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/session/sessiontest"
 )
 
 func TestServersShareSessionsIf(t *testing.T) {
-	one := func() (a, b *world) {
-		w := newWorld()
+	one := func() (a, b *sessiontest.Server) {
+		w := sessiontest.New()
 		return w, w
 	}
-	two := func() (a, b *world) { return newWorld(), newWorld() }
+	two := func() (a, b *sessiontest.Server) { return sessiontest.New(), sessiontest.New() }
 	for _, row := range []struct {
 		name   string
-		worlds func() (a, b *world)
+		worlds func() (a, b *sessiontest.Server)
 		shared bool
 	}{
 		{"they are one: yes", one, true},
-		{"they are one that wants connections bound: yes", func() (a, b *world) {
+		{"they are one that wants connections bound: yes", func() (a, b *sessiontest.Server) {
 			a, b = one()
-			a.asksToBind = true
+			a.AsksToBind = true
 			return a, b
 		}, true},
-		{"they are one that wants patience: yes", func() (a, b *world) {
+		{"they are one that wants patience: yes", func() (a, b *sessiontest.Server) {
 			a, b = one()
-			a.before = first("SEQUENCE", delay)
+			a.Before = first("SEQUENCE", delay)
 			return a, b
 		}, true},
 		{"they know nothing of each other: no", two, false},
-		{"the second has had our session and dropped it: no", func() (a, b *world) {
+		{"the second has had our session and dropped it: no", func() (a, b *sessiontest.Server) {
 			a, b = two()
-			b.before = always("SEQUENCE", nfsv4.NFS4ERR_DEADSESSION)
+			b.Before = always("SEQUENCE", nfsv4.NFS4ERR_DEADSESSION)
 			return a, b
 		}, false},
-		{"the second wants a connection bound to what it does not know: no", func() (a, b *world) {
+		{"the second wants a connection bound to what it does not know: no", func() (a, b *sessiontest.Server) {
 			a, b = two()
-			b.before = first("SEQUENCE", func() nfsv4.Nfsstat4 { return nfsv4.NFS4ERR_CONN_NOT_BOUND_TO_SESSION })
+			b.Before = first("SEQUENCE", func() nfsv4.Nfsstat4 { return nfsv4.NFS4ERR_CONN_NOT_BOUND_TO_SESSION })
 			return a, b
 		}, false},
-		{"another client of the second has a new session of the same name: no", func() (a, b *world) {
+		{"another client of the second has a new session of the same name: no", func() (a, b *sessiontest.Server) {
 			a, b = two()
-			b.sessions[[16]byte{3, 0xbb}] = &slot{client: 5}
+			b.Sessions[[16]byte{3, 0xbb}] = &sessiontest.Session{Client: 5}
 			return a, b
 		}, false},
-		{"another client of the second has used a session of the same name: no", func() (a, b *world) {
+		{"another client of the second has used a session of the same name: no", func() (a, b *sessiontest.Server) {
 			a, b = two()
-			b.sessions[[16]byte{3, 0xbb}] = &slot{client: 5, last: 80}
+			b.Sessions[[16]byte{3, 0xbb}] = &sessiontest.Session{Client: 5, Last: 80}
 			return a, b
 		}, false},
-		{"the second takes our request for another client's again: no", func() (a, b *world) {
+		{"the second takes our request for another client's again: no", func() (a, b *sessiontest.Server) {
 			a, b = two()
-			b.before = always("SEQUENCE", nfsv4.NFS4ERR_SEQ_FALSE_RETRY)
+			b.Before = always("SEQUENCE", nfsv4.NFS4ERR_SEQ_FALSE_RETRY)
 			return a, b
 		}, false},
-		{"the second has not kept the answer to another client's request: no", func() (a, b *world) {
+		{"the second has not kept the answer to another client's request: no", func() (a, b *sessiontest.Server) {
 			a, b = two()
-			b.before = always("SEQUENCE", nfsv4.NFS4ERR_RETRY_UNCACHED_REP)
+			b.Before = always("SEQUENCE", nfsv4.NFS4ERR_RETRY_UNCACHED_REP)
 			return a, b
 		}, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a, b := row.worlds()
-				a.mount(kernel, 0)
-				before, beforeB := maps.Clone(a.sessions), maps.Clone(b.sessions)
+				a.Mount(kernel, 0)
+				before, beforeB := maps.Clone(a.Sessions), maps.Clone(b.Sessions)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				shared, err := session.Shared(ctx, a.connect(t), b.connect(t), canary)
+				shared, err := session.Shared(ctx, a.Connect(t), b.Connect(t), canary)
 				if err != nil || shared != row.shared {
 					t.Fatalf("Shared = %v, %v", shared, err)
 				}
-				if clients, _ := a.has(canary); clients != 0 || !maps.Equal(a.sessions, before) || !maps.Equal(b.sessions, beforeB) {
-					t.Errorf("%d clients are left, and %v, %v", clients, a.sessions, b.sessions)
+				if clients, _ := a.Has(canary); clients != 0 || !maps.Equal(a.Sessions, before) || !maps.Equal(b.Sessions, beforeB) {
+					t.Errorf("%d clients are left, and %v, %v", clients, a.Sessions, b.Sessions)
 				}
 			})
 		})
@@ -103,15 +104,15 @@ func TestSharedCannotTellIf(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a, b := newWorld(), newWorld()
-				a.before, b.before = row.a, row.b
+				a, b := sessiontest.New(), sessiontest.New()
+				a.Before, b.Before = row.a, row.b
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
-				shared, err := session.Shared(ctx, a.connect(t), b.connect(t), canary)
+				shared, err := session.Shared(ctx, a.Connect(t), b.Connect(t), canary)
 				if shared || err == nil || errors.Is(err, session.ErrLeftover) || !strings.Contains(err.Error(), row.says) {
 					t.Errorf("Shared = %v, %v, want an error that says %q", shared, err, row.says)
 				}
-				if _, sessions := a.has(canary); sessions != 0 && !row.silent {
+				if _, sessions := a.Has(canary); sessions != 0 && !row.silent {
 					t.Error("the first server keeps the session")
 				}
 			})
@@ -120,43 +121,43 @@ func TestSharedCannotTellIf(t *testing.T) {
 }
 
 func TestSharedCleansUpWhereTheSecondServerIsNone(t *testing.T) {
-	a := newWorld()
-	b := pipe(t, func(conn net.Conn) {
-		_, _ = readMessage(conn)
+	a := sessiontest.New()
+	b := sessiontest.Pipe(t, func(conn net.Conn) {
+		_, _ = sessiontest.ReadMessage(conn)
 		_, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
 	})
-	shared, err := session.Shared(t.Context(), a.connect(t), b, canary)
+	shared, err := session.Shared(t.Context(), a.Connect(t), b, canary)
 	if shared || !errors.Is(err, proxy.ErrNotNFS) {
 		t.Errorf("Shared = %v, %v", shared, err)
 	}
-	if clients, _ := a.has(canary); clients != 0 {
+	if clients, _ := a.Has(canary); clients != 0 {
 		t.Error("the first server keeps the client")
 	}
 }
 
 // The answer is known when only cleaning up fails.
 func TestSharedAnswersWithItsLeftover(t *testing.T) {
-	one := newWorld()
-	one.before = always("DESTROY_CLIENTID", nfsv4.NFS4ERR_NOTSUPP)
-	shared, err := session.Shared(t.Context(), one.connect(t), one.connect(t), canary)
+	one := sessiontest.New()
+	one.Before = always("DESTROY_CLIENTID", nfsv4.NFS4ERR_NOTSUPP)
+	shared, err := session.Shared(t.Context(), one.Connect(t), one.Connect(t), canary)
 	if !shared || !errors.Is(err, session.ErrLeftover) {
 		t.Errorf("Shared = %v, %v", shared, err)
 	}
 	// The next call replaces what the last one left.
-	one.before = nil
-	shared, err = session.Shared(t.Context(), one.connect(t), one.connect(t), canary)
-	if clients, _ := one.has(canary); !shared || err != nil || clients != 0 {
+	one.Before = nil
+	shared, err = session.Shared(t.Context(), one.Connect(t), one.Connect(t), canary)
+	if clients, _ := one.Has(canary); !shared || err != nil || clients != 0 {
 		t.Errorf("Shared = %v, %v, and %d clients", shared, err, clients)
 	}
 }
 
 func TestSharedEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := pipe(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
+		b := sessiontest.Pipe(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		start := time.Now()
-		shared, err := session.Shared(ctx, newWorld().connect(t), b, canary)
+		shared, err := session.Shared(ctx, sessiontest.New().Connect(t), b, canary)
 		if took := time.Since(start); shared || took != 5*time.Second || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Shared = %v, %v after %v", shared, err, took)
 		}

@@ -1,4 +1,6 @@
-package session_test
+// Package sessiontest has an NFSv4.1 server for tests, which knows of clients and their sessions what
+// RFC 8881 section 18.35.4 asks of it, answers NULL, and serves no file.
+package sessiontest
 
 import (
 	"bytes"
@@ -14,73 +16,67 @@ import (
 
 	"github.com/buildbarn/go-xdr/pkg/protocols/nfsv4"
 	"github.com/buildbarn/go-xdr/pkg/protocols/rpcv2"
-	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// Server is one with the state that RFC 8881 section 18.35.4 asks of it.
+type Server struct {
+	// Before is asked ahead of each operation, with the lock held; what it returns but NFS4_OK is the answer.
+	Before func(name string) nfsv4.Nfsstat4
+	// AsksToBind makes it want BIND_CONN_TO_SESSION of other connections than the session's first.
+	AsksToBind bool
 
-// Owners of NFS clients: a kernel, and one who asks for himself.
-const (
-	kernel = "Linux NFSv4.1 web-1"
-	canary = "canary of web-2"
-)
-
-// world is an NFS server with the state that RFC 8881 section 18.35.4 asks of it.
-type world struct {
-	// before is asked ahead of each operation, with the lock held; what it returns but NFS4_OK is the answer.
-	before func(name string) nfsv4.Nfsstat4
-	// asksToBind makes it want BIND_CONN_TO_SESSION of other connections than the session's first.
-	asksToBind bool
-
-	mu       sync.Mutex
-	clients  map[uint64]*record
-	sessions map[[16]byte]*slot
-	made     uint64
-	calls    []string
+	mu sync.Mutex // guards the following fields; tests use them before and after the calls
+	// Clients are known by their ids, Sessions by theirs; Made counts both.
+	Clients  map[uint64]*Client
+	Sessions map[[16]byte]*Session
+	Made     uint64
+	// Calls are the operations in their order.
+	Calls []string
 }
 
-// record is a client as the server knows it.
-type record struct {
-	owner     string
-	verifier  [8]byte
-	uid       uint32
-	confirmed bool
-	sequence  uint32
+// Client is one as the server knows it.
+type Client struct {
+	Owner     string
+	Verifier  [8]byte
+	UID       uint32
+	Confirmed bool
+	Sequence  uint32
 }
 
-// slot is a session with its only slot.
-type slot struct {
-	client uint64
-	last   uint32
-	bound  []net.Conn
+// Session is one with its only slot.
+type Session struct {
+	Client uint64
+	Last   uint32
+	Bound  []net.Conn
 }
 
-func newWorld() *world {
-	return &world{clients: map[uint64]*record{}, sessions: map[[16]byte]*slot{}}
+// New is a server that knows nobody.
+func New() *Server {
+	return &Server{Clients: map[uint64]*Client{}, Sessions: map[[16]byte]*Session{}}
 }
 
-// mount is a kernel's client with a session that is in use, made by uid.
-func (w *world) mount(owner string, uid uint32) (session [16]byte) {
+// Mount is a kernel's client with a session that is in use, made by uid.
+func (w *Server) Mount(owner string, uid uint32) (session [16]byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.made++
-	w.clients[w.made] = &record{owner: owner, verifier: [8]byte{1}, uid: uid, confirmed: true, sequence: 2}
-	session = [16]byte{0xaa, byte(w.made)}
-	w.sessions[session] = &slot{client: w.made, last: 41}
+	w.Made++
+	w.Clients[w.Made] = &Client{Owner: owner, Verifier: [8]byte{1}, UID: uid, Confirmed: true, Sequence: 2}
+	session = [16]byte{0xaa, byte(w.Made)}
+	w.Sessions[session] = &Session{Client: w.Made, Last: 41}
 	return session
 }
 
-// has counts the owner's clients, confirmed or not, and their sessions.
-func (w *world) has(owner string) (clients, sessions int) {
+// Has counts the owner's clients, confirmed or not, and their sessions.
+func (w *Server) Has(owner string) (clients, sessions int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for id, client := range w.clients {
-		if client.owner != owner {
+	for id, client := range w.Clients {
+		if client.Owner != owner {
 			continue
 		}
 		clients++
-		for _, session := range w.sessions {
-			if session.client == id {
+		for _, session := range w.Sessions {
+			if session.Client == id {
 				sessions++
 			}
 		}
@@ -88,37 +84,54 @@ func (w *world) has(owner string) (clients, sessions int) {
 	return clients, sessions
 }
 
-func (w *world) forget(id uint64) {
-	delete(w.clients, id)
-	for name, session := range w.sessions {
-		if session.client == id {
-			delete(w.sessions, name)
+// Forget drops a client with its sessions. The caller has the server for itself, as [Server.Before] has.
+func (w *Server) Forget(id uint64) {
+	delete(w.Clients, id)
+	for name, session := range w.Sessions {
+		if session.Client == id {
+			delete(w.Sessions, name)
 		}
 	}
 }
 
-// connect is a new connection to the server, closed at the end of the test.
-func (w *world) connect(t *testing.T) net.Conn {
-	return pipe(t, func(conn net.Conn) {
-		for {
-			message, err := readMessage(conn)
-			if err != nil {
-				return
-			}
-			reply, err := w.answer(conn, message)
-			if err != nil {
+// Connect is a new connection to the server, closed at the end of the test.
+func (w *Server) Connect(t *testing.T) net.Conn {
+	return Pipe(t, func(conn net.Conn) { w.Serve(t, conn) })
+}
+
+// Serve answers the calls that come on a connection, until it ends.
+func (w *Server) Serve(t testing.TB, conn net.Conn) {
+	for {
+		message, err := ReadMessage(conn)
+		if err != nil {
+			return
+		}
+		reply := null(message)
+		if reply == nil {
+			if reply, err = w.Answer(conn, message); err != nil {
 				t.Errorf("the server does not understand: %v: % x", err, message)
 				return
 			}
-			if _, err := conn.Write(reply); err != nil {
-				return
-			}
 		}
-	})
+		if _, err := conn.Write(reply); err != nil {
+			return
+		}
+	}
 }
 
-// pipe is a connection at whose other end serve runs, until it returns.
-func pipe(t *testing.T, serve func(conn net.Conn)) net.Conn {
+// null answers a call of NULL, the procedure 0 (RFC 5531 section 9); nil for other calls.
+func null(message []byte) []byte {
+	if len(message) < 24 || binary.BigEndian.Uint32(message[20:]) != 0 {
+		return nil
+	}
+	reply := make([]byte, 24)
+	copy(reply, message[:4])
+	reply[7] = 1
+	return Fragment(true, reply)
+}
+
+// Pipe is a connection at whose other end serve runs, until it returns.
+func Pipe(t *testing.T, serve func(conn net.Conn)) net.Conn {
 	t.Helper()
 	ours, theirs := net.Pipe()
 	var running sync.WaitGroup
@@ -133,7 +146,8 @@ func pipe(t *testing.T, serve func(conn net.Conn)) net.Conn {
 	return ours
 }
 
-func readMessage(conn io.Reader) ([]byte, error) {
+// ReadMessage reads a record of one fragment (RFC 5531 section 11).
+func ReadMessage(conn io.Reader) ([]byte, error) {
 	mark := make([]byte, 4)
 	if _, err := io.ReadFull(conn, mark); err != nil {
 		return nil, err
@@ -143,8 +157,8 @@ func readMessage(conn io.Reader) ([]byte, error) {
 	return message, err
 }
 
-// answer reads a call and does what it says.
-func (w *world) answer(conn net.Conn, message []byte) ([]byte, error) {
+// Answer reads a call and does what it says.
+func (w *Server) Answer(conn net.Conn, message []byte) ([]byte, error) {
 	reader := bytes.NewReader(message)
 	var header rpcv2.RpcMsg
 	var compound nfsv4.Compound4args
@@ -164,12 +178,12 @@ func (w *world) answer(conn net.Conn, message []byte) ([]byte, error) {
 	if user.Uid != 0 || user.Gid != 0 || user.Machinename == "" {
 		return nil, fmt.Errorf("called by %+v", user)
 	}
-	status, result := w.do(conn, compound.Argarray[0])
-	return success(header.Xid, &nfsv4.Compound4res{Status: status, Resarray: []nfsv4.NfsResop4{result}}), nil
+	status, result := w.Do(conn, compound.Argarray[0])
+	return Success(header.Xid, &nfsv4.Compound4res{Status: status, Resarray: []nfsv4.NfsResop4{result}}), nil
 }
 
-// success is a record with the reply to a COMPOUND.
-func success(xid uint32, compound io.WriterTo) []byte {
+// Success is a record with the reply to a COMPOUND.
+func Success(xid uint32, compound io.WriterTo) []byte {
 	header := rpcv2.RpcMsg{Xid: xid, Body: &rpcv2.RpcMsgBody_REPLY{Rbody: &rpcv2.ReplyBody_MSG_ACCEPTED{
 		Areply: rpcv2.AcceptedReply{ReplyData: &rpcv2.AcceptedReplyData_SUCCESS{}},
 	}}}
@@ -179,10 +193,11 @@ func success(xid uint32, compound io.WriterTo) []byte {
 			panic(err)
 		}
 	}
-	return fragment(true, message.Bytes())
+	return Fragment(true, message.Bytes())
 }
 
-func fragment(last bool, data []byte) []byte {
+// Fragment is data as a fragment of a record, perhaps its last.
+func Fragment(last bool, data []byte) []byte {
 	mark := uint32(len(data))
 	if last {
 		mark |= 1 << 31
@@ -190,14 +205,15 @@ func fragment(last bool, data []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, mark), data...)
 }
 
-func (w *world) do(conn net.Conn, operation nfsv4.NfsArgop4) (nfsv4.Nfsstat4, nfsv4.NfsResop4) {
+// Do does one operation.
+func (w *Server) Do(conn net.Conn, operation nfsv4.NfsArgop4) (nfsv4.Nfsstat4, nfsv4.NfsResop4) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	name := strings.TrimPrefix(nfsv4.NfsOpnum4_name[operation.GetArgop()], "OP_")
-	w.calls = append(w.calls, name)
+	w.Calls = append(w.Calls, name)
 	status := nfsv4.NFS4_OK
-	if w.before != nil {
-		status = w.before(name)
+	if w.Before != nil {
+		status = w.Before(name)
 	}
 	switch operation := operation.(type) {
 	case *nfsv4.NfsArgop4_OP_EXCHANGE_ID:
@@ -222,17 +238,17 @@ func (w *world) do(conn net.Conn, operation nfsv4.NfsArgop4) (nfsv4.Nfsstat4, nf
 	return nfsv4.NFS4ERR_OP_ILLEGAL, &nfsv4.NfsResop4_OP_ILLEGAL{Opillegal: nfsv4.Illegal4res{Status: nfsv4.NFS4ERR_OP_ILLEGAL}}
 }
 
-func (w *world) exchangeID(status nfsv4.Nfsstat4, args nfsv4.ExchangeId4args) (nfsv4.ExchangeId4res, nfsv4.Nfsstat4) {
+func (w *Server) exchangeID(status nfsv4.Nfsstat4, args nfsv4.ExchangeId4args) (nfsv4.ExchangeId4res, nfsv4.Nfsstat4) {
 	var flags uint32
 	var replaced []uint64
-	for id, client := range w.clients {
+	for id, client := range w.Clients {
 		switch {
-		case client.owner != string(args.EiaClientowner.CoOwnerid):
-		case !client.confirmed:
+		case client.Owner != string(args.EiaClientowner.CoOwnerid):
+		case !client.Confirmed:
 			replaced = append(replaced, id)
-		case client.uid != 0:
+		case client.UID != 0:
 			status = nfsv4.NFS4ERR_CLID_INUSE
-		case client.verifier == args.EiaClientowner.CoVerifier:
+		case client.Verifier == args.EiaClientowner.CoVerifier:
 			flags |= nfsv4.EXCHGID4_FLAG_CONFIRMED_R
 		}
 	}
@@ -240,12 +256,12 @@ func (w *world) exchangeID(status nfsv4.Nfsstat4, args nfsv4.ExchangeId4args) (n
 		return &nfsv4.ExchangeId4res_default{EirStatus: status}, status
 	}
 	for _, id := range replaced {
-		w.forget(id)
+		w.Forget(id)
 	}
-	w.made++
-	w.clients[w.made] = &record{owner: string(args.EiaClientowner.CoOwnerid), verifier: args.EiaClientowner.CoVerifier, sequence: 7}
+	w.Made++
+	w.Clients[w.Made] = &Client{Owner: string(args.EiaClientowner.CoOwnerid), Verifier: args.EiaClientowner.CoVerifier, Sequence: 7}
 	return &nfsv4.ExchangeId4res_NFS4_OK{EirResok4: nfsv4.ExchangeId4resok{
-		EirClientid:     w.made,
+		EirClientid:     w.Made,
 		EirSequenceid:   7,
 		EirFlags:        flags | nfsv4.EXCHGID4_FLAG_USE_NON_PNFS,
 		EirStateProtect: &nfsv4.StateProtect4R_SP4_NONE{},
@@ -255,12 +271,12 @@ func (w *world) exchangeID(status nfsv4.Nfsstat4, args nfsv4.ExchangeId4args) (n
 	}}, status
 }
 
-func (w *world) createSession(status nfsv4.Nfsstat4, conn net.Conn, args nfsv4.CreateSession4args) (nfsv4.CreateSession4res, nfsv4.Nfsstat4) {
-	client := w.clients[args.CsaClientid]
+func (w *Server) createSession(status nfsv4.Nfsstat4, conn net.Conn, args nfsv4.CreateSession4args) (nfsv4.CreateSession4res, nfsv4.Nfsstat4) {
+	client := w.Clients[args.CsaClientid]
 	switch {
 	case client == nil:
 		status = nfsv4.NFS4ERR_STALE_CLIENTID
-	case client.sequence != args.CsaSequence:
+	case client.Sequence != args.CsaSequence:
 		status = nfsv4.NFS4ERR_SEQ_MISORDERED
 	case len(args.CsaSecParms) == 0:
 		status = nfsv4.NFS4ERR_ENCR_ALG_UNSUPP
@@ -268,83 +284,83 @@ func (w *world) createSession(status nfsv4.Nfsstat4, conn net.Conn, args nfsv4.C
 		status = nfsv4.NFS4ERR_TOOSMALL
 	}
 	if client != nil {
-		client.sequence++ // also if it is put off: some servers count that
+		client.Sequence++ // also if it is put off: some servers count that
 	}
 	if status != nfsv4.NFS4_OK {
 		return &nfsv4.CreateSession4res_default{CsrStatus: status}, status
 	}
-	for id, other := range w.clients {
-		if other.owner == client.owner && other != client {
-			w.forget(id)
+	for id, other := range w.Clients {
+		if other.Owner == client.Owner && other != client {
+			w.Forget(id)
 		}
 	}
-	client.confirmed = true
-	w.made++
-	session := [16]byte{byte(w.made), 0xbb}
-	w.sessions[session] = &slot{client: args.CsaClientid, bound: []net.Conn{conn}}
+	client.Confirmed = true
+	w.Made++
+	session := [16]byte{byte(w.Made), 0xbb}
+	w.Sessions[session] = &Session{Client: args.CsaClientid, Bound: []net.Conn{conn}}
 	return &nfsv4.CreateSession4res_NFS4_OK{CsrResok4: nfsv4.CreateSession4resok{
 		CsrSessionid: session, CsrSequence: args.CsaSequence,
 		CsrForeChanAttrs: args.CsaForeChanAttrs, CsrBackChanAttrs: args.CsaBackChanAttrs,
 	}}, status
 }
 
-func (w *world) sequence(status nfsv4.Nfsstat4, conn net.Conn, args nfsv4.Sequence4args) (nfsv4.Sequence4res, nfsv4.Nfsstat4) {
-	session := w.sessions[args.SaSessionid]
+func (w *Server) sequence(status nfsv4.Nfsstat4, conn net.Conn, args nfsv4.Sequence4args) (nfsv4.Sequence4res, nfsv4.Nfsstat4) {
+	session := w.Sessions[args.SaSessionid]
 	switch {
 	case status != nfsv4.NFS4_OK:
 	case session == nil:
 		status = nfsv4.NFS4ERR_BADSESSION
-	case w.asksToBind && !slices.Contains(session.bound, conn):
+	case w.AsksToBind && !slices.Contains(session.Bound, conn):
 		status = nfsv4.NFS4ERR_CONN_NOT_BOUND_TO_SESSION
-	case args.SaSequenceid != session.last+1:
+	case args.SaSequenceid != session.Last+1:
 		status = nfsv4.NFS4ERR_SEQ_MISORDERED
 	}
 	if status != nfsv4.NFS4_OK {
 		return &nfsv4.Sequence4res_default{SrStatus: status}, status
 	}
-	session.last++
+	session.Last++
 	return &nfsv4.Sequence4res_NFS4_OK{SrResok4: nfsv4.Sequence4resok{
 		SrSessionid: args.SaSessionid, SrSequenceid: args.SaSequenceid,
 	}}, status
 }
 
-func (w *world) bind(status nfsv4.Nfsstat4, conn net.Conn, args nfsv4.BindConnToSession4args) (nfsv4.BindConnToSession4res, nfsv4.Nfsstat4) {
-	session := w.sessions[args.BctsaSessid]
+func (w *Server) bind(status nfsv4.Nfsstat4, conn net.Conn, args nfsv4.BindConnToSession4args) (nfsv4.BindConnToSession4res, nfsv4.Nfsstat4) {
+	session := w.Sessions[args.BctsaSessid]
 	if session == nil && status == nfsv4.NFS4_OK {
 		status = nfsv4.NFS4ERR_BADSESSION
 	}
 	if status != nfsv4.NFS4_OK {
 		return &nfsv4.BindConnToSession4res_default{BctsrStatus: status}, status
 	}
-	session.bound = append(session.bound, conn)
+	session.Bound = append(session.Bound, conn)
 	return &nfsv4.BindConnToSession4res_NFS4_OK{BctsrResok4: nfsv4.BindConnToSession4resok{
 		BctsrSessid: args.BctsaSessid, BctsrDir: nfsv4.CDFS4_FORE,
 	}}, status
 }
 
-func (w *world) destroySession(status nfsv4.Nfsstat4, args nfsv4.DestroySession4args) nfsv4.Nfsstat4 {
+func (w *Server) destroySession(status nfsv4.Nfsstat4, args nfsv4.DestroySession4args) nfsv4.Nfsstat4 {
 	switch {
 	case status != nfsv4.NFS4_OK:
 		return status
-	case w.sessions[args.DsaSessionid] == nil:
+	case w.Sessions[args.DsaSessionid] == nil:
 		return nfsv4.NFS4ERR_BADSESSION
 	}
-	delete(w.sessions, args.DsaSessionid)
+	delete(w.Sessions, args.DsaSessionid)
 	return nfsv4.NFS4_OK
 }
 
-func (w *world) destroyClientID(status nfsv4.Nfsstat4, args nfsv4.DestroyClientid4args) nfsv4.Nfsstat4 {
+func (w *Server) destroyClientID(status nfsv4.Nfsstat4, args nfsv4.DestroyClientid4args) nfsv4.Nfsstat4 {
 	switch {
 	case status != nfsv4.NFS4_OK:
 		return status
-	case w.clients[args.DcaClientid] == nil:
+	case w.Clients[args.DcaClientid] == nil:
 		return nfsv4.NFS4ERR_STALE_CLIENTID
 	}
-	for _, session := range w.sessions {
-		if session.client == args.DcaClientid {
+	for _, session := range w.Sessions {
+		if session.Client == args.DcaClientid {
 			return nfsv4.NFS4ERR_CLIENTID_BUSY
 		}
 	}
-	w.forget(args.DcaClientid)
+	w.Forget(args.DcaClientid)
 	return nfsv4.NFS4_OK
 }
