@@ -3,6 +3,7 @@ package driver_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/doctor"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/proxytest"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/session"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/session/sessiontest"
 )
 
 // inZones has a plain file system with a mount target at each address, in zones a, b, c.
@@ -57,6 +59,36 @@ func TestDoctorAsksFurtherMountTargetsForSessions(t *testing.T) {
 			}
 			if fmt.Sprint(got) != fmt.Sprint(row.want) {
 				t.Errorf("%v, want %v", got, row.want)
+			}
+		})
+	}
+}
+
+func TestDoctorTellsServersThatShareSessions(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		one  bool
+		want doctor.Outcome
+	}{
+		{"one server at two addresses", true, doctor.OK},
+		{"two servers", false, doctor.Warning},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			a, b := sessiontest.New(), sessiontest.New()
+			if row.one {
+				b = a
+			}
+			at := func(s *sessiontest.Server) netip.AddrPort {
+				return proxytest.Serve(t, func(conn *net.TCPConn) { s.Serve(t, conn) }).Addr
+			}
+			e := newExamined(t, inZones(at(a), at(b)))
+			if f := finding(t, examined(e.testHost), "sessions"); f.Outcome != row.want || !strings.HasPrefix(f.Target, "b=") {
+				t.Errorf("%+v, want it %s", f, row.want)
+			}
+			for _, s := range []*sessiontest.Server{a, b} {
+				if len(s.Clients) > 0 || len(s.Sessions) > 0 {
+					t.Errorf("doctor has left %d clients, %d sessions", len(s.Clients), len(s.Sessions))
+				}
 			}
 		})
 	}
