@@ -90,6 +90,7 @@ func (z *zones) testBoth() {
 	z.in("what heals by itself is not left", z.testHeal)
 	z.in("all are lost, and one comes back", z.testAll)
 	z.in("a drained zone is left, and names are made once", z.testDrain)
+	z.in("a restart moves nothing, and what is mounted is moved on", z.testRestart)
 }
 
 // servers starts the place's two servers.

@@ -67,6 +67,29 @@ func (z *zones) testPlugin() {
 	}
 }
 
+// testRestart has the plugin disabled and enabled while a container writes that was moved before, and then takes the
+// zone away where it is.
+func (z *zones) testRestart() {
+	w := z.write(zonesWriter+20*time.Second, func() {
+		begun := z.status("zone")
+		z.command("drain " + begun)
+		lost := z.status("zone")
+		run(z.t, z.h, "docker plugin disable -f "+zonesPlugin+" && docker plugin enable "+zonesPlugin+" && docker volume inspect "+zonesVolume+" >/dev/null")
+		z.settle()
+		if got := z.status("zone"); got != lost || lost == begun {
+			z.t.Errorf("it was moved from zone %s to %s, and is in zone %s after a restart", begun, lost, got)
+		}
+		z.command("drain --undo " + begun)
+		z.fault(z.server.Reject, lost)
+	})
+	if w.Error != "" || w.Damage != "" || w.Longest > 2*zonesPatience.Seconds() {
+		z.t.Errorf("%+v", w)
+	}
+	if got := z.status("zone"); got == "" {
+		z.t.Error("after all the volume is in no zone")
+	}
+}
+
 // testHeal has a zone fall silent for so short that nothing should move. On a busy machine it may be longer: then it
 // is tried again.
 func (z *zones) testHeal() {
