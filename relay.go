@@ -37,7 +37,9 @@ SIGTERM ends it: new clients wait in the socket's queue, connected ones have --d
 A crash of what serves closes no socket. Started by systemd's socket activation it
 takes those sockets; docs/relay.md has the units.
 
-Exit status: 0 ended as told, 1 there is trouble, 2 wrong use.`,
+Exit status: 0 ended as told; 1 there is trouble that may pass by itself, such as a
+certificate that has expired or a region that is not known yet; 2 wrong use, which
+is not worth another try.`,
 		Example: `  docker-volume-efs relay --listen 0.0.0.0:2049 --allow 10.0.0.0/8 --zone eu-central-1a \
       --target eu-central-1a=10.0.1.5 --target eu-central-1b=10.0.2.5
   docker-volume-efs relay ... --check      # look whether all of it is right, and end`,

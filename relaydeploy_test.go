@@ -311,6 +311,19 @@ func TestSystemdTakesTheUnits(t *testing.T) {
 	}
 }
 
+// What passes by itself has another exit status than the one that the unit does not try again.
+func TestTheUnitNeverStopsTrying(t *testing.T) {
+	text, err := os.ReadFile("deploy/systemd/docker-volume-efs-relay.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"StartLimitIntervalSec=0", "Restart=on-failure", fmt.Sprintf("RestartPreventExitStatus=%d", exitUsage)} {
+		if !strings.Contains(string(text), "\n"+want+"\n") {
+			t.Errorf("the unit does not say %s", want)
+		}
+	}
+}
+
 func isService(name string) bool { return strings.HasSuffix(name, ".service") }
 
 // The example is one that the command takes.

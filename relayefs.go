@@ -40,7 +40,8 @@ func (f *efsFlags) any() bool {
 	return f.tls || f.iam || f.role != "" || f.accessPoint != "" || f.caFile != ""
 }
 
-// planEFS makes the client that shows the gateway's identity.
+// planEFS looks at the words. Files and the region, which may be there a moment later, are
+// for when the client is made.
 func (f *relayFlags) planEFS(p *relayPlan) error {
 	if !f.efs.any() {
 		return nil
@@ -58,14 +59,21 @@ func (f *relayFlags) planEFS(p *relayPlan) error {
 	if _, err := driver.AccessPoint(f.efs.accessPoint); err != nil {
 		return fmt.Errorf("--access-point %q: %w", f.efs.accessPoint, err)
 	}
+	p.efs = func() (*efs.Client, error) { return f.efsClient(spec) }
+	return nil
+}
+
+// efsClient makes the client that shows the gateway's identity.
+func (f *relayFlags) efsClient(spec filesystem.Spec) (*efs.Client, error) {
 	client := &efs.Client{Identity: efs.Identity{FileSystem: spec.ID, AccessPoint: f.efs.accessPoint, Region: efs.RegionOf(spec.Host)}}
+	var err error
 	if f.efs.caFile != "" {
 		if client.Roots, err = efs.LoadRoots(f.efs.caFile); err != nil {
-			return fmt.Errorf("--ca-file: %w", err)
+			return nil, fmt.Errorf("--ca-file: %w", err)
 		}
 	}
 	if client.Host, err = os.Hostname(); err != nil {
-		return err
+		return nil, err
 	}
 	client.Key = f.hostKey()
 	cloud.TrustAWS()
@@ -77,11 +85,10 @@ func (f *relayFlags) planEFS(p *relayPlan) error {
 		ctx, cancel := context.WithTimeout(context.Background(), regionLimit)
 		defer cancel()
 		if client.Region, err = asks.Region(ctx); err != nil {
-			return fmt.Errorf("--region: %w", err)
+			return nil, fmt.Errorf("--region: %w", err)
 		}
 	}
-	p.options.EFS = client
-	return nil
+	return client, nil
 }
 
 // hostKey keeps the key where there is a directory for it.

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/gateway"
 )
 
@@ -65,12 +66,14 @@ type relayPlan struct {
 	listen, peerListen []netip.AddrPort
 	http               netip.AddrPort // invalid: none
 	data               string
-	files              *gateway.Files // nil: no TLS
+	files              *gateway.Files              // nil: no TLS
+	efs                func() (*efs.Client, error) // nil: mount targets are reached in the clear
 	peerName           string
 	level              logrus.Level
 }
 
-// plan reads all words and says what is wrong with the first that is.
+// plan reads all words and says what is wrong with the first that is. It looks at nothing
+// else: what it says does not get better by trying again.
 func (f *relayFlags) plan() (p relayPlan, err error) {
 	p.options = gateway.Options{FileSystem: f.fileSystem, Home: f.zone, Knobs: f.knobs, MaxConns: f.conns, Version: version}
 	if p.listen, err = each("--listen", f.listen, gateway.ParseListen); err != nil {

@@ -53,6 +53,13 @@ func (p relayPlan) gateway(log logrus.FieldLogger) (*gateway.Gateway, error) {
 		}
 		p.options.Identity = identity
 	}
+	if p.efs != nil {
+		client, err := p.efs()
+		if err != nil {
+			return nil, err
+		}
+		p.options.EFS = client
+	}
 	return gateway.New(p.options)
 }
 
@@ -68,8 +75,7 @@ func (p relayPlan) keepServing(status *int) (exit int, err error) {
 		return 0, err
 	}
 	// A worker that cannot do what it is told would be started again and again.
-	if err := p.fits(listeners); err != nil {
-		*status = exitUsage
+	if err := p.fits(listeners, status); err != nil {
 		closeListeners(listeners)
 		return 0, err
 	}
@@ -80,7 +86,9 @@ func (p relayPlan) keepServing(status *int) (exit int, err error) {
 	})
 }
 
-func (p relayPlan) fits(listeners map[string]net.Listener) error {
+// fits says why a worker would refuse. A region that nobody tells yet and a certificate that
+// is being renewed are trouble that may pass; listeners that do not go with the options are not.
+func (p relayPlan) fits(listeners map[string]net.Listener, status *int) error {
 	silent := logrus.New()
 	silent.SetLevel(logrus.PanicLevel)
 	g, err := p.gateway(silent)
@@ -88,10 +96,13 @@ func (p relayPlan) fits(listeners map[string]net.Listener) error {
 		return err
 	}
 	sorted, err := sortListeners(listeners)
-	if err != nil {
-		return err
+	if err == nil {
+		err = g.CheckListeners(sorted)
 	}
-	return g.CheckListeners(sorted)
+	if err != nil {
+		*status = exitUsage
+	}
+	return err
 }
 
 // sockets takes systemd's and makes those that are missing. After an error none is open.
