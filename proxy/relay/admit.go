@@ -4,10 +4,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/tcp"
 )
 
 // client serves one accepted connection to its end.
 func (r *Relay) client(conn *net.TCPConn, open Opener) {
+	// A client that is gone without a word would keep its place for a quarter of an hour if
+	// bytes were on their way to it. An error says that it is gone already.
+	_ = tcp.Accepted(conn)
 	p := r.judge(conn, open)
 	r.mu.Lock()
 	r.arriving--

@@ -318,6 +318,28 @@ func TestSilenceIsDoubtedWithinSecondsAndProgressIsTold(t *testing.T) {
 	}
 }
 
+// It takes ten seconds. With the kernel's own limits it would be minutes for the idle client
+// and a quarter of an hour for the other.
+func TestClientsThatAreGoneWithoutAWordGiveTheirPlacesBack(t *testing.T) {
+	a := serve(t, "a", nil)
+	w := start(t, a, nil)
+	idle := w.dial(t)
+	a.next(t)
+	reading := w.dial(t)
+	upstream := a.next(t)
+	send(t, reading, "read")
+	expect(t, upstream, "read")
+	blackHole(t, idle)
+	blackHole(t, reading)
+	send(t, upstream, "what was read")
+	eventually(t, "nobody is connected", func() bool { return w.Stats().Conns == 0 })
+	w.group.read(func(g *group) {
+		if len(g.doubted)+len(g.failed) > 0 {
+			t.Errorf("the mount target is blamed: %v, %v", g.doubted, g.failed)
+		}
+	})
+}
+
 func TestIdlePairsGiveTheirPipesBack(t *testing.T) {
 	a := serve(t, "a", echo)
 	w := start(t, a, nil)

@@ -25,7 +25,7 @@ const (
 // messages are sent at once (TCP_NODELAY is Go's default).
 func Dial(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
 	dialer := net.Dialer{
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount},
+		KeepAliveConfig: keepAlive(),
 		Control:         control,
 	}
 	conn, err := dialer.DialContext(ctx, "tcp", addr.String())
@@ -33,6 +33,23 @@ func Dial(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
 		return nil, err
 	}
 	return conn.(*net.TCPConn), nil
+}
+
+// Accepted gives a connection that somebody else made what Dial gives its own, so that a
+// client which is gone without a word is noticed as soon as a mount target is.
+func Accepted(conn *net.TCPConn) error {
+	if err := conn.SetKeepAliveConfig(keepAlive()); err != nil {
+		return err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return control("", "", raw)
+}
+
+func keepAlive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: keepAliveIdle, Interval: keepAliveInterval, Count: keepAliveCount}
 }
 
 // control sets what must hold from the first SYN on.

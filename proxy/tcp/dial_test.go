@@ -26,37 +26,67 @@ func listen(t *testing.T) (*net.TCPListener, netip.AddrPort) {
 	return listener, listener.Addr().(*net.TCPAddr).AddrPort()
 }
 
-func TestDialSetsWhatEndsADeadConnection(t *testing.T) {
-	_, addr := listen(t)
-	conn, err := tcp.Dial(t.Context(), addr)
+func TestADeadConnectionEndsWhicheverSideMadeIt(t *testing.T) {
+	listener, addr := listen(t)
+	dialled, err := tcp.Dial(t.Context(), addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	raw, err := conn.SyscallConn()
+	defer dialled.Close()
+	accepted, err := listener.AcceptTCP()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, row := range []struct {
-		name          string
-		level, option int
-		want          int
-	}{
-		{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
-		{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 5},
-		{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 5},
-		{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3},
-		{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 10_000},
-	} {
-		var got int
-		var failed error
-		if err := raw.Control(func(fd uintptr) { got, failed = unix.GetsockoptInt(int(fd), row.level, row.option) }); err != nil || failed != nil {
-			t.Fatalf("%s: %v, %v", row.name, err, failed)
+	defer accepted.Close()
+	if err := tcp.Accepted(accepted); err != nil {
+		t.Fatal(err)
+	}
+	for _, side := range []struct {
+		name string
+		conn *net.TCPConn
+	}{{"dialled", dialled}, {"accepted", accepted}} {
+		raw, err := side.conn.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
 		}
-		if got != row.want {
-			t.Errorf("%s = %d, want %d", row.name, got, row.want)
+		for _, row := range []struct {
+			name          string
+			level, option int
+			want          int
+		}{
+			{"TCP_NODELAY", unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+			{"SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+			{"TCP_KEEPIDLE", unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 5},
+			{"TCP_KEEPINTVL", unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 5},
+			{"TCP_KEEPCNT", unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3},
+			{"TCP_USER_TIMEOUT", unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 10_000},
+		} {
+			var got int
+			var failed error
+			if err := raw.Control(func(fd uintptr) { got, failed = unix.GetsockoptInt(int(fd), row.level, row.option) }); err != nil || failed != nil {
+				t.Fatalf("%s, %s: %v, %v", side.name, row.name, err, failed)
+			}
+			if got != row.want {
+				t.Errorf("%s, %s = %d, want %d", side.name, row.name, got, row.want)
+			}
 		}
+	}
+}
+
+func TestAcceptedSaysThatAConnectionIsClosed(t *testing.T) {
+	listener, addr := listen(t)
+	dialled, err := tcp.Dial(t.Context(), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dialled.Close()
+	accepted, err := listener.AcceptTCP()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = accepted.Close()
+	if err := tcp.Accepted(accepted); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the error is %v", err)
 	}
 }
 

@@ -1,9 +1,9 @@
-// Package tcp makes and reads TCP connections to mount targets.
+// Package tcp makes and reads TCP connections to mount targets and of their clients.
 //
 // A connection that only waits must notice that its peer is gone within seconds,
 // and one that sends must not retransmit for the kernel's quarter of an hour:
-// [Dial] sets keep-alive and TCP_USER_TIMEOUT accordingly. Buffer sizes are left
-// to the kernel, which tunes them only as long as nobody sets them.
+// [Dial] and [Accepted] set keep-alive and TCP_USER_TIMEOUT accordingly. Buffer sizes
+// are left to the kernel, which tunes them only as long as nobody sets them.
 //
 // The package does not choose addresses, does not retry and keeps no state; it
 // is safe for concurrent use.
