@@ -237,7 +237,7 @@ func TestRelayWithSystemdsSocketRefusesNobodyInAnUpgrade(t *testing.T) {
 	t.Logf("the next gateway served those that waited after %v", time.Since(begun))
 
 	look := launch(t, `exec "$@"`, nil, nil, "status", "--data="+dir)
-	if exit := look.ended(); exit != 0 || !strings.Contains(look.log(), "listening on "+addr) || !regexp.MustCompile(`a=`+server+` +up, in use`).MatchString(look.log()) {
+	if exit := look.ended(); exit != 0 || !regexp.MustCompile(`relay +`+addr+` +a +20 of `).MatchString(look.log()) || !regexp.MustCompile(`a +`+server+` +up, in use`).MatchString(look.log()) {
 		t.Errorf("status: %d\n%s", exit, look.log())
 	}
 	wrong := launch(t, `exec "$@"`, nil, nil, "drain", "z", "--data="+dir)

@@ -83,6 +83,7 @@ type told struct {
 func readStatus(content []byte) (told, error) {
 	var ofGateway struct {
 		Version string            `json:"version"`
+		Host    string            `json:"host"`
 		Gateway *gateway.Overview `json:"gateway"`
 	}
 	var current status.Snapshot
@@ -92,6 +93,6 @@ func readStatus(content []byte) (told, error) {
 	if ofGateway.Gateway == nil {
 		return told{len(current.Troubles()) == 0, func(out io.Writer) error { return web.WriteText(out, current) }}, nil
 	}
-	s := gateway.Status{Version: ofGateway.Version, Gateway: *ofGateway.Gateway}
+	s := gateway.Status{Version: ofGateway.Version, Host: ofGateway.Host, Gateway: *ofGateway.Gateway}
 	return told{s.Healthy(), func(out io.Writer) error { return printGateway(s, out) }}, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -9,9 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/plugin"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/gateway"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/relay"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/web"
 )
@@ -76,6 +80,52 @@ func TestStatusPrintsWhatThePluginTells(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is wrong with a target may be told in words of whoever answers there.
+func TestStatusOfAGatewayIsItsStatusPage(t *testing.T) {
+	a, b := proxy.Target{Zone: "a", Addr: netip.MustParseAddrPort("10.0.1.5:2049")}, proxy.Target{Zone: "b", Addr: netip.MustParseAddrPort("10.0.2.5:2049")}
+	s := gateway.Status{Version: "v1.2.3", Host: "gateway-a", Gateway: gateway.Overview{
+		Listen: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.9:2049")}, PeerListen: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.9:20490")},
+		Targets: proxy.GroupState{
+			FileSystem: "nfs", Home: "a", Current: b,
+			Targets: []proxy.TargetState{{Target: a, Health: proxy.Down, Why: "valid for evil\x1b[2J\n, not a"}, {Target: b, Health: proxy.Up, InUse: true}},
+			Moves:   map[proxy.Cause]uint64{proxy.CauseCheck: 1},
+			Recent:  []proxy.Move{{At: time.Now(), From: a, To: b, Cause: proxy.CauseCheck, Why: "3 checks failed"}},
+		},
+		Relay:       relay.Stats{Conns: 7, Limit: 100, Accepted: 4711, Lost: 815},
+		Certificate: &gateway.Certificate{File: "/etc/cert.pem", Subject: "CN=evil\x1b[2J", NotAfter: time.Now().Add(time.Hour)},
+		Trouble:     []string{"certificate /etc/cert.pem expires on …"},
+	}}
+	content, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told, paged bytes.Buffer
+	answer := func(string) ([]byte, error) { return content, nil }
+	if err := showStatus(false, &told, answer); !errors.Is(err, errTrouble) {
+		t.Errorf("the error is %v", err)
+	}
+	for _, want := range []string{
+		"v1.2.3 on gateway-a", "1 in trouble", "home zone a", "valid for evil", "3 checks failed", "7 of 100", "4711", "815", "10.0.0.9:20490", "for peers",
+		"certificate /etc/cert.pem expires on", "certificate /etc/cert.pem (CN=evil",
+	} {
+		if !strings.Contains(told.String(), want) {
+			t.Errorf("it does not print %q", want)
+		}
+	}
+	if strings.Contains(told.String(), "\x1b") {
+		t.Errorf("a terminal would obey it")
+	}
+	page := httptest.NewServer(web.Handler(func() status.Snapshot { return snapshotOf(s) }, new(lines).logger()))
+	defer page.Close()
+	overHTTP := func(path string) ([]byte, error) { return askHTTP(t.Context(), page.Listener.Addr().String(), path) }
+	if err := showStatus(false, &paged, overHTTP); !errors.Is(err, errTrouble) || !strings.HasPrefix(told.String(), paged.String()) {
+		t.Errorf("over HTTP: %v\n%s", err, paged.String())
+	}
+	if t.Failed() {
+		t.Logf("%q", told.String())
 	}
 }
 

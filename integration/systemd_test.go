@@ -108,7 +108,7 @@ func (u *units) install(server *lab.Server) {
 	run(u.t, u.h, fmt.Sprintf("chmod 0644 /etc/systemd/system/%s*; mkdir -p /etc/docker-volume-efs && echo 'RELAY_OPTIONS=--zone a --target a=%s --target b=%s' >/etc/docker-volume-efs/relay.conf",
 		relayUnit, server.Addr("a"), server.Addr("b")))
 	u.inside("systemctl daemon-reload; systemctl enable --now " + relayUnit + ".socket " + relayUnit + ".service")
-	if said := u.inside(relayProgram + " status --data /run/" + relayUnit); !strings.Contains(said, "listening on ") || !strings.Contains(said, "up, in use") {
+	if said := u.inside(relayProgram + " status --data /run/" + relayUnit); !strings.Contains(said, "LISTENS ON") || !strings.Contains(said, "up, in use") {
 		u.t.Errorf("the gateway's status:\n%s", said)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -20,11 +21,13 @@ const expiresSoon = 7 * 24 * time.Hour
 // /status.json.
 type Status struct {
 	Version string `json:"version"`
+	// Host is the machine's name.
+	Host string `json:"host,omitempty"`
 	// Gateway tells this from the plugin's status.
 	Gateway Overview `json:"gateway"`
 }
 
-// Overview is all but the version.
+// Overview is all but what program it is, and where.
 type Overview struct {
 	Since      time.Time        `json:"since"`
 	Listen     []netip.AddrPort `json:"listen"`
@@ -67,7 +70,8 @@ func (g *Gateway) Status() Status {
 		o.Certificate = &c
 		o.Trouble = append(o.Trouble, c.Trouble(time.Now())...)
 	}
-	return Status{Version: g.options.Version, Gateway: o}
+	host, _ := os.Hostname() // without a name it goes as well
+	return Status{Version: g.options.Version, Host: host, Gateway: o}
 }
 
 // Look answers GET /status.json, and GET /healthz with 200 or with 503 and the trouble.
