@@ -56,7 +56,7 @@ func newFamilies() families {
 
 		inUse:         gauge("efs_target_in_use", "Whether a mount target is the one in use: 1 or 0.", target...),
 		drained:       gauge("efs_target_drained", "Whether a mount target's zone is drained: 1 or 0.", target...),
-		backup:        gauge("efs_target_backup", "Whether a mount target is used only when no other is usable: 1 or 0.", target...),
+		backup:        gauge("efs_target_backup", "Whether a mount target is gone to only when no other is usable: 1 or 0.", target...),
 		health:        gauge("efs_target_health", "1 for the state that a mount target is in (unknown, up, doubt or down), 0 for the others.", append(target, "state")...),
 		healthSince:   gauge("efs_target_health_since_timestamp_seconds", "When a mount target's health became what it is, in Unix time.", target...),
 		rtt:           gauge("efs_target_round_trip_seconds", "Smoothed time of an NFS NULL call. Absent as long as none was answered.", target...),
