@@ -159,7 +159,7 @@ func TestRelayShowsItselfByHTTP(t *testing.T) {
 	addr := p.addr()
 	mustTalk(t, connect(t, addr), "hello")
 	for _, row := range []struct{ path, has string }{
-		{"/healthz", "ok"}, {"/status.json", `"listen": "` + addr + `"`}, {"/metrics", `filesystem="fs-1"`}, {"/", server},
+		{"/healthz", "ok"}, {"/status.json", `"listen": "` + addr + `"`}, {"/metrics", `filesystem="fs-1"`}, {"/metrics", "\nprocess_start_time_seconds "}, {"/", server},
 	} {
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+web+row.path, nil)
 		if err != nil {
@@ -321,6 +321,17 @@ func TestTheUnitNeverStopsTrying(t *testing.T) {
 		if !strings.Contains(string(text), "\n"+want+"\n") {
 			t.Errorf("the unit does not say %s", want)
 		}
+	}
+}
+
+// Crashes are seen by process_start_time_seconds, which is made of /proc/stat.
+func TestTheUnitHidesNothingThatMetricsAreMadeOf(t *testing.T) {
+	text, err := os.ReadFile("deploy/systemd/docker-volume-efs-relay.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), "\nProcSubset=") {
+		t.Error("the unit has ProcSubset=, which hides /proc/stat")
 	}
 }
 
