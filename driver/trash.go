@@ -66,7 +66,7 @@ func (d *Driver) Restore(ctx context.Context, what, as string) (name string, err
 		return "", fail("restore", what, err)
 	}
 	defer release()
-	return name, fail("restore", what, f.restore(ctx, entry.ID, as))
+	return name, fail("restore", what, f.restore(ctx, entry.ID, name, as))
 }
 
 func (d *Driver) findTrashed(ctx context.Context, what string) (*fileSystem, catalog.TrashEntry, error) {
@@ -92,35 +92,128 @@ func (d *Driver) findTrashed(ctx context.Context, what string) (*fileSystem, cat
 	return at, found, found.Trouble
 }
 
-func (f *fileSystem) restore(ctx context.Context, id, as string) error {
-	record, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (catalog.Record, error) {
-		if err := errors.Join(c.CheckFormat(), ctx.Err()); err != nil {
-			return catalog.Record{}, err
-		}
-		return c.Restore(id, as)
-	})
+// restore has the name's pointer at home before the entry leaves the trash: as long as there is an entry,
+// the same call finishes what was cut off.
+func (f *fileSystem) restore(ctx context.Context, id, name, as string) error {
+	record, home, err := f.bringBack(ctx, id, name, as)
 	if errors.Is(err, catalog.ErrTaken) {
+		if backErr := f.takeBack(ctx, id, name); backErr != nil {
+			return fmt.Errorf("%w, and it is not back in the trash yet: %w", err, backErr)
+		}
 		return conflict{fmt.Errorf("%w: give the volume another name (--as NAME)", err)}
 	}
 	if err != nil {
 		return err
 	}
-	// The one that the volume had went with it.
-	if record, err = f.makeAccessPoint(ctx, record); err != nil {
+	_, err = withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
+		return struct{}{}, c.Restored(record)
+	})
+	if errors.Is(err, catalog.ErrTaken) {
+		return errors.Join(err, f.unpointRestored(ctx, record))
+	}
+	if err != nil {
 		return err
 	}
-	catalogID, err := withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (string, error) {
-		return c.ID(), c.Restored(record)
+	return f.d.learn(map[string]knowledge{name: {Record: restored(record), FileSystem: f.spec.String(), Catalog: home}})
+}
+
+// bringBack brings the data back to its path and has the home catalogue point at it. The record says
+// "removing" still. It returns the home catalogue's id.
+func (f *fileSystem) bringBack(ctx context.Context, id, name, as string) (record catalog.Record, home string, err error) {
+	catalogID, err := f.catalogID(ctx)
+	if err != nil {
+		return record, "", err
+	}
+	if err := f.refuseTaken(ctx, name, catalogID); err != nil {
+		return record, "", err
+	}
+	record, err = withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (catalog.Record, error) {
+		if err := errors.Join(c.CheckFormat(), ctx.Err()); err != nil {
+			return catalog.Record{}, err
+		}
+		return c.Restore(id, as)
 	})
 	if err != nil {
-		return err
+		return record, "", err
 	}
+	// The one that the volume had went with it.
+	if record, err = f.makeAccessPoint(ctx, record); err != nil {
+		return record, "", err
+	}
+	home, err = f.point(ctx, restored(record), catalogID)
+	if taken := (conflict{}); errors.As(err, &taken) {
+		err = fmt.Errorf("%w: %w", catalog.ErrTaken, err) // since home was asked
+	}
+	return record, home, err
+}
+
+// restored is the record of a volume whose restoration has ended.
+func restored(record catalog.Record) catalog.Record {
 	record.State, record.Trash, record.Directory = catalog.Ready, "", 0
-	home, err := f.point(ctx, record, catalogID)
+	return record
+}
+
+// refuseTaken refuses a name that home has for a volume elsewhere, before anything is moved. Home has to
+// answer: the volume will need it.
+func (f *fileSystem) refuseTaken(ctx context.Context, name, catalogID string) error {
+	home := f.d.home()
+	if f == home {
+		return nil // the record of that name is in the way itself
+	}
+	_, err := withCatalog(ctx, home, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
+		if c.ID() == catalogID {
+			return struct{}{}, nil // another address of home
+		}
+		current, err := c.Lookup(name)
+		if errors.Is(err, catalog.ErrNotFound) {
+			return struct{}{}, nil
+		}
+		if err == nil && current.FileSystem != f.spec.String() {
+			err = fmt.Errorf("%w: there is a volume %q on file system %s", catalog.ErrTaken, name, locationText(current, home.spec))
+		}
+		return struct{}{}, err
+	})
+	return err
+}
+
+// takeBack has what this restoration, or one of the same entry that was cut off, has brought back in the
+// trash again.
+func (f *fileSystem) takeBack(ctx context.Context, id, name string) error {
+	half := func(r catalog.Record) bool { return r.State == catalog.Removing && r.Trash == id }
+	record, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (catalog.Record, error) {
+		record, err := c.Lookup(name)
+		if err == nil && half(record) {
+			err = errors.Join(ctx.Err(), c.MoveToTrash(record))
+		}
+		return record, err
+	})
+	if errors.Is(err, catalog.ErrNotFound) || err == nil && !half(record) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	return f.d.learn(map[string]knowledge{record.Name: {Record: record, FileSystem: f.spec.String(), Catalog: home}})
+	if err := f.deleteAccessPoint(ctx, record); err != nil {
+		return err
+	}
+	_, err = withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
+		return struct{}{}, c.DropRemoved(record)
+	})
+	return err
+}
+
+// unpointRestored removes the pointer to a volume that another host removed while it was restored: that
+// one may have looked for the pointer before it was there.
+func (f *fileSystem) unpointRestored(ctx context.Context, record catalog.Record) error {
+	if f == f.d.home() {
+		return nil
+	}
+	_, err := withCatalog(ctx, f.d.home(), func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
+		return struct{}{}, c.DropIf(record.Name, func(current catalog.Record) bool {
+			return current.FileSystem == f.spec.String() && current.Same(record)
+		})
+	})
+	return err
 }
 
 // trashEvery is how often the trash is looked through for what is too old.

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -142,6 +144,89 @@ func TestTrash(t *testing.T) {
 			left, err := os.ReadDir(filepath.Join(h.options.FileSystem.Dir, ".docker-volume-efs/deleting"))
 			return err == nil && len(left) == 0
 		})
+	})
+}
+
+// removedElsewhere is a host that has removed a volume on another file system than home.
+func removedElsewhere(t *testing.T, home string) (h *testHost, elsewhere string) {
+	t.Helper()
+	h, elsewhere = newHost(t, home), t.TempDir()
+	for _, name := range []string{"data", "stays"} {
+		h.create(name, "filesystem=dir:"+elsewhere)
+	}
+	h.mount("data", "1")
+	h.write("data", "rows", "three")
+	h.unmount("data", "1")
+	h.remove("data")
+	return h, elsewhere
+}
+
+// wantInTrash fails unless the removed volume is where it was, whole, and nowhere else.
+func wantInTrash(t *testing.T, elsewhere string) {
+	t.Helper()
+	if len(trash(t, elsewhere)) != 1 || exists(t, filepath.Join(elsewhere, "data")) ||
+		exists(t, filepath.Join(elsewhere, ".docker-volume-efs/volumes/data.json")) {
+		t.Errorf("the trash has %v, or something was brought back", trash(t, elsewhere))
+	}
+}
+
+func TestRestoreOnAnotherFileSystemThanHome(t *testing.T) {
+	t.Run("touches nothing if the name is taken at home", func(t *testing.T) {
+		h, elsewhere := removedElsewhere(t, t.TempDir())
+		h.create("data")
+		_, err := h.Restore(t.Context(), "data", "")
+		wantKind(t, err, driver.Conflict, `there is a volume "data"`, "--as NAME")
+		wantInTrash(t, elsewhere)
+		if name, err := h.Restore(t.Context(), "data", "old"); err != nil || name != "old" {
+			t.Fatal(name, err)
+		}
+		other := newHost(t, h.options.FileSystem.Dir)
+		other.mount("old", "1")
+		other.wantFile("old", "rows", "three")
+	})
+	// Home may be looked at and not written, as one that dies in between.
+	cutOff := func(t *testing.T) (h *testHost, elsewhere string) {
+		t.Helper()
+		home := t.TempDir()
+		if err := syscall.Mount("test", home, "tmpfs", 0, "size=1m"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = syscall.Unmount(home, syscall.MNT_DETACH) })
+		h, elsewhere = removedElsewhere(t, home)
+		if err := syscall.Mount("", home, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "size=1m"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.Restore(t.Context(), "data", ""); err == nil || !strings.Contains(err.Error(), "read-only") {
+			t.Fatalf("home cannot be written, and the volume was restored: %v", err)
+		}
+		if err := syscall.Mount("", home, "", syscall.MS_REMOUNT, "size=1m"); err != nil {
+			t.Fatal(err)
+		}
+		return h, elsewhere
+	}
+	t.Run("is finished by the second call if home was lost in between", func(t *testing.T) {
+		h, _ := cutOff(t)
+		if name, err := h.Restore(t.Context(), "data", ""); err != nil || name != "data" {
+			t.Fatal(name, err)
+		}
+		if len(h.trashed()) != 0 {
+			t.Error("it is still in the trash")
+		}
+		other := newHost(t, h.options.FileSystem.Dir)
+		other.mount("data", "1")
+		other.wantFile("data", "rows", "three")
+	})
+	t.Run("is taken back by the second call if the name was taken in between", func(t *testing.T) {
+		h, elsewhere := cutOff(t)
+		newHost(t, h.options.FileSystem.Dir).create("data")
+		_, err := h.Restore(t.Context(), "data", "")
+		wantKind(t, err, driver.Conflict, `there is a volume "data"`, "--as NAME")
+		wantInTrash(t, elsewhere)
+		if _, err := h.Restore(t.Context(), h.trashed()[0].Entry, "old"); err != nil {
+			t.Fatal(err)
+		}
+		h.mount("old", "1")
+		h.wantFile("old", "rows", "three")
 	})
 }
 
