@@ -30,7 +30,7 @@ func trashCommand(status *int) *cobra.Command {
 and time, unless the volume has remove=keep or remove=delete. It stays there until somebody
 empties the trash or EFS_TRASH_KEEP is over. Every host with the plugin sees the same trash.
 
-Exit status: 0 done, 1 it failed or the plugin does not run, 2 wrong use.`,
+Exit status: 0 done, 1 it failed, a file system did not answer or the plugin does not run, 2 wrong use.`,
 	}
 	command.PersistentFlags().StringVar(&data, "data", defaultData, "the data directory of the plugin")
 	command.AddCommand(trashList(status, &data), trashRestore(status, &data), trashEmpty(status, &data))
@@ -57,14 +57,20 @@ func trashList(status *int, data *string) *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error {
 			*status = exitTrouble
-			var all []driver.Trashed
-			if err := askTrash(command.Context(), *data, http.MethodGet, plugin.TrashPath, nil, &all); err != nil {
+			var list plugin.TrashList
+			if err := askTrash(command.Context(), *data, http.MethodGet, plugin.TrashPath, nil, &list); err != nil {
 				return fmt.Errorf("list the trash: %w", err)
 			}
+			var err error
 			if asJSON {
-				return json.NewEncoder(command.OutOrStdout()).Encode(all)
+				err = json.NewEncoder(command.OutOrStdout()).Encode(list.Entries)
+			} else if len(list.Entries) > 0 || list.Trouble == "" {
+				err = printTrash(command.OutOrStdout(), list.Entries)
 			}
-			return printTrash(command.OutOrStdout(), all)
+			if list.Trouble != "" {
+				err = errors.Join(err, fmt.Errorf("list the trash: %s", list.Trouble))
+			}
+			return err
 		},
 	}
 	command.Flags().BoolVar(&asJSON, "json", false, "print JSON")
@@ -143,13 +149,14 @@ than --older-than, or --all. The plugin deletes in the background, and goes on a
 				query.Set("older", age.String())
 			}
 			*status = exitTrouble
-			var answer struct {
-				Deleted int `json:"deleted"`
-			}
+			var answer plugin.TrashEmptied
 			if err := askTrash(command.Context(), *data, http.MethodPost, plugin.EmptyPath, query, &answer); err != nil {
 				return fmt.Errorf("empty the trash: %w", err)
 			}
 			_, err := fmt.Fprintf(command.OutOrStdout(), "%d deleted\n", answer.Deleted)
+			if answer.Trouble != "" {
+				err = errors.Join(err, fmt.Errorf("empty the trash: %s", answer.Trouble))
+			}
 			return err
 		},
 	}

@@ -23,12 +23,17 @@ type bin struct {
 	entries  []string
 	age      time.Duration
 	what, as string
+	dead     error // why it is not all of the trash
+	empty    bool
 }
 
 func (*bin) Drain(string, bool) error { return nil }
 
-func (*bin) Trash(context.Context) ([]driver.Trashed, error) {
-	return []driver.Trashed{{Entry: "20261121T120000Z-ABCDEF-data", Volume: "data", FileSystem: "fs-1", Path: "/data", Removed: time.Unix(0, 0)}}, nil
+func (b *bin) Trash(context.Context) ([]driver.Trashed, error) {
+	if b.empty {
+		return []driver.Trashed{}, b.dead
+	}
+	return []driver.Trashed{{Entry: "20261121T120000Z-ABCDEF-data", Volume: "data", FileSystem: "fs-1", Path: "/data", Removed: time.Unix(0, 0)}}, b.dead
 }
 
 func (b *bin) Restore(_ context.Context, what, as string) (string, error) {
@@ -41,7 +46,32 @@ func (b *bin) Restore(_ context.Context, what, as string) (string, error) {
 
 func (b *bin) EmptyTrash(_ context.Context, entries []string, age time.Duration) (int, error) {
 	b.entries, b.age = entries, age
-	return 3, nil
+	return 3, b.dead
+}
+
+// A file system that does not answer is told after what the others have.
+func TestTrashCommandOfADeadFileSystem(t *testing.T) {
+	b := &bin{dead: errors.New("the trash of fs-2: it does not answer")}
+	data := controlled(t, b)
+	const says = "the trash of fs-2: it does not answer"
+	for _, row := range []struct {
+		args  string
+		empty bool
+		out   string
+	}{
+		{"list", false, "20261121T120000Z-ABCDEF-data"},
+		{"list", true, ""},
+		{"list --json", false, `[{"entry":"20261121T120000Z-ABCDEF-data"`},
+		{"list --json", true, "[]"},
+		{"empty --all", false, "3 deleted\n"},
+	} {
+		b.empty = row.empty
+		exit, out := perform(t, trashCommand, append(strings.Fields(row.args), "--data", data)...)
+		out, found := strings.CutSuffix(out, says)
+		if exit != exitTrouble || !found || !strings.Contains(out, row.out) || strings.Contains(out, "the trash is empty") {
+			t.Errorf("%s: exit status %d, %q", row.args, exit, out)
+		}
+	}
 }
 
 func (*bin) Volumes(context.Context) []driver.Volume {

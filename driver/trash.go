@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
@@ -23,14 +24,41 @@ type Trashed struct {
 	Trouble string `json:"trouble,omitempty"`
 }
 
-// Trash lists the removed volumes of all file systems in use, the latest first.
+// onEachTrash does work on each file system in use, side by side: one that is dead keeps no other's trash
+// from being seen. What failed is one error.
+func (d *Driver) onEachTrash(work func(*fileSystem) error) error {
+	all := d.usedFileSystems(d.known.All())
+	failed := make([]error, len(all))
+	var asked sync.WaitGroup
+	for i, f := range all {
+		asked.Go(func() {
+			if err := work(f); err != nil {
+				failed[i] = fmt.Errorf("the trash of %s: %w", f.spec, err)
+			}
+		})
+	}
+	asked.Wait()
+	var sum error
+	for _, err := range failed {
+		switch {
+		case sum == nil:
+			sum = err
+		case err != nil:
+			sum = fmt.Errorf("%w; %w", sum, err)
+		}
+	}
+	return sum
+}
+
+// Trash lists the removed volumes of all file systems in use, the latest first. Besides those it found
+// it returns why there may be more: a file system that did not answer.
 func (d *Driver) Trash(ctx context.Context) ([]Trashed, error) {
 	all := []Trashed{}
-	for _, f := range d.usedFileSystems(d.known.All()) {
+	var mu sync.Mutex // guards all
+	failed := d.onEachTrash(func(f *fileSystem) error {
 		entries, err := f.trash(ctx)
-		if err != nil {
-			return nil, err
-		}
+		mu.Lock()
+		defer mu.Unlock()
 		for _, e := range entries {
 			one := Trashed{Entry: e.ID, Volume: e.Record.Name, FileSystem: f.spec.String(), Path: e.Record.Path, Removed: e.Removed}
 			if e.Trouble != nil {
@@ -38,9 +66,12 @@ func (d *Driver) Trash(ctx context.Context) ([]Trashed, error) {
 			}
 			all = append(all, one)
 		}
-	}
-	slices.SortFunc(all, func(a, b Trashed) int { return cmp.Or(b.Removed.Compare(a.Removed), cmp.Compare(b.Entry, a.Entry)) })
-	return all, nil
+		return err
+	})
+	slices.SortFunc(all, func(a, b Trashed) int {
+		return cmp.Or(b.Removed.Compare(a.Removed), cmp.Compare(b.Entry, a.Entry), cmp.Compare(a.FileSystem, b.FileSystem))
+	})
+	return all, failed
 }
 
 func (f *fileSystem) trash(ctx context.Context) ([]catalog.TrashEntry, error) {
@@ -69,27 +100,35 @@ func (d *Driver) Restore(ctx context.Context, what, as string) (name string, err
 	return name, fail("restore", what, f.restore(ctx, entry.ID, name, as))
 }
 
+// findTrashed needs only the file system that has the entry. By a volume's name all are asked, and those
+// that do not answer have nothing to say.
 func (d *Driver) findTrashed(ctx context.Context, what string) (*fileSystem, catalog.TrashEntry, error) {
+	ctx, enough := context.WithCancel(ctx)
+	defer enough()
+	var mu sync.Mutex // guards at and found
 	var at *fileSystem
 	var found catalog.TrashEntry
-	for _, f := range d.usedFileSystems(d.known.All()) {
+	failed := d.onEachTrash(func(f *fileSystem) error {
 		entries, err := f.trash(ctx)
-		if err != nil {
-			return nil, found, err
-		}
+		mu.Lock()
+		defer mu.Unlock()
 		for _, e := range entries {
-			if e.ID == what || e.Record.Name == what && e.ID > found.ID {
+			if e.ID == what || e.Record.Name == what && found.ID != what && e.ID > found.ID {
 				at, found = f, e
 			}
 			if e.ID == what {
-				return at, found, e.Trouble
+				enough()
 			}
 		}
+		return err
+	})
+	switch {
+	case at != nil:
+		return at, found, found.Trouble
+	case failed != nil:
+		return nil, found, failed
 	}
-	if at == nil {
-		return nil, found, fmt.Errorf("%w: docker-volume-efs trash list shows them", catalog.ErrNoEntry)
-	}
-	return at, found, found.Trouble
+	return nil, found, fmt.Errorf("%w: docker-volume-efs trash list shows them", catalog.ErrNoEntry)
 }
 
 // restore has the name's pointer at home before the entry leaves the trash: as long as there is an entry,
@@ -263,24 +302,28 @@ func (f *fileSystem) emptyTrash(ctx context.Context, meant func(catalog.TrashEnt
 }
 
 // EmptyTrash deletes removed volumes for good, in the background: those named, or if none is, all
-// that were removed longer ago than age. It returns how many.
+// that were removed longer ago than age. It returns how many, also if it could not ask all file systems.
 func (d *Driver) EmptyTrash(ctx context.Context, entries []string, age time.Duration) (int, error) {
 	deleted := 0
 	missing := slices.Clone(entries)
-	for _, f := range d.usedFileSystems(d.known.All()) {
+	var mu sync.Mutex // guards deleted and missing
+	failed := d.onEachTrash(func(f *fileSystem) error {
 		n, err := f.emptyTrash(ctx, func(e catalog.TrashEntry) bool {
 			if len(entries) == 0 {
 				return !e.Removed.IsZero() && time.Since(e.Removed) >= age
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			missing = slices.DeleteFunc(missing, func(id string) bool { return id == e.ID })
 			return slices.Contains(entries, e.ID)
 		})
-		if deleted += n; err != nil {
-			return deleted, err
-		}
+		mu.Lock()
+		defer mu.Unlock()
+		deleted += n
+		return err
+	})
+	if failed == nil && len(missing) > 0 {
+		failed = fmt.Errorf("%s: %w", missing[0], catalog.ErrNoEntry)
 	}
-	if len(missing) > 0 {
-		return deleted, fmt.Errorf("%s: %w", missing[0], catalog.ErrNoEntry)
-	}
-	return deleted, nil
+	return deleted, failed
 }

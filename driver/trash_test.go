@@ -230,6 +230,83 @@ func TestRestoreOnAnotherFileSystemThanHome(t *testing.T) {
 	})
 }
 
+// deadTrash is a host with a removed volume at home and one on a file system that does not answer.
+func deadTrash(t *testing.T, test func(t *testing.T, h *testHost, dead string)) {
+	t.Helper()
+	bubble(t, func(t *testing.T, k *faults, h *testHost) {
+		dead := t.TempDir()
+		for _, name := range []string{"other", "stays"} {
+			h.create(name, "filesystem=dir:"+dead)
+		}
+		h.create("data")
+		h.remove("data")
+		h.remove("other")
+		h.stop()
+		k.hang(t, "open", dead)
+		h.start()
+		h.status("stays") // now the file system is in use
+		test(t, h, dead)
+	})
+}
+
+func TestTrashOfADeadFileSystem(t *testing.T) {
+	says := func(t *testing.T, err error, dead string) {
+		t.Helper()
+		if err == nil || strings.Count(err.Error(), "the trash of dir:"+dead) != 1 || !strings.Contains(err.Error(), "does not answer") {
+			t.Errorf("it says %v", err)
+		}
+	}
+	t.Run("is missing in the list, which says so", func(t *testing.T) {
+		deadTrash(t, func(t *testing.T, h *testHost, dead string) {
+			all, err := h.Trash(t.Context())
+			if len(all) != 1 || all[0].Volume != "data" {
+				t.Errorf("the list has %+v", all)
+			}
+			says(t, err, dead)
+		})
+	})
+	t.Run("keeps no volume of another from being restored", func(t *testing.T) {
+		deadTrash(t, func(t *testing.T, h *testHost, _ string) {
+			if name, err := h.Restore(t.Context(), "data", ""); err != nil || name != "data" {
+				t.Error(name, err)
+			}
+		})
+	})
+	t.Run("is not waited for if an entry is named", func(t *testing.T) {
+		deadTrash(t, func(t *testing.T, h *testHost, _ string) {
+			all, _ := h.Trash(t.Context())
+			if took := took(func() {
+				if _, err := h.Restore(t.Context(), all[0].Entry, ""); err != nil {
+					t.Error(err)
+				}
+			}); took != 0 {
+				t.Errorf("it took %v", took)
+			}
+		})
+	})
+	t.Run("may have what is found nowhere else", func(t *testing.T) {
+		deadTrash(t, func(t *testing.T, h *testHost, dead string) {
+			_, err := h.Restore(t.Context(), "other", "")
+			wantKind(t, err, driver.Unavailable)
+			says(t, err, dead)
+			n, err := h.EmptyTrash(t.Context(), []string{"20261121T120000Z-ABCDEF-other"}, 0)
+			if n != 0 {
+				t.Errorf("%d deleted", n)
+			}
+			says(t, err, dead)
+		})
+	})
+	t.Run("stays when the others are emptied", func(t *testing.T) {
+		deadTrash(t, func(t *testing.T, h *testHost, dead string) {
+			n, err := h.EmptyTrash(t.Context(), nil, 0)
+			if n != 1 || len(trash(t, h.options.FileSystem.Dir)) != 0 || len(trash(t, dead)) != 1 {
+				t.Errorf("%d deleted", n)
+			}
+			says(t, err, dead)
+		})
+	})
+}
+
 // A large tree is deleted at a rate that leaves the file system to others, and the deletion goes
 // on where a restart has cut it off.
 func TestDeletionIsLimitedAndOutlivesRestarts(t *testing.T) {

@@ -19,7 +19,8 @@ type Controlled interface {
 	// Drain leaves a zone's mount targets, or lets them be used again.
 	Drain(zone string, on bool) error
 	// Trash lists removed volumes, Restore brings one back under its own or another name, and
-	// EmptyTrash deletes those named, or all older ones.
+	// EmptyTrash deletes those named, or all older ones. Trash and EmptyTrash do what they can, also
+	// if they fail.
 	Trash(ctx context.Context) ([]driver.Trashed, error)
 	Restore(ctx context.Context, what, as string) (name string, err error)
 	EmptyTrash(ctx context.Context, entries []string, age time.Duration) (deleted int, err error)

@@ -30,7 +30,7 @@ func (d *drains) Drain(zone string, on bool) error {
 }
 
 func (d *drains) Trash(context.Context) ([]driver.Trashed, error) {
-	return []driver.Trashed{{Entry: "20261121T120000Z-ABCDEF-data", Volume: "data"}}, nil
+	return []driver.Trashed{{Entry: "20261121T120000Z-ABCDEF-data", Volume: "data"}}, errors.New("fs-2 does not answer")
 }
 
 func (d *drains) Restore(_ context.Context, what, as string) (string, error) {
@@ -41,6 +41,9 @@ func (d *drains) Restore(_ context.Context, what, as string) (string, error) {
 }
 
 func (d *drains) EmptyTrash(_ context.Context, entries []string, age time.Duration) (int, error) {
+	if len(entries) == 0 && age == 0 {
+		return 0, errors.New("fs-2 does not answer")
+	}
 	return len(entries) + int(age/time.Hour), nil
 }
 
@@ -91,10 +94,12 @@ func TestControlSocketShowsThePagesAndDrains(t *testing.T) {
 		{"GET", "/volumes", 200, `{"volume":"data","filesystem":"fs-1","path":"/data","remove":"trash","used_by":["web-1","web-2"]}`},
 		{"GET", "/volumes/size?volume=data", 200, `{"bytes":3145728,"files":7,"done":true}`},
 		{"GET", "/volumes/size?volume=old", 200, `"error":"size volume \"old\": its directory is gone"`},
-		{"GET", "/trash", 200, `"entry":"20261121T120000Z-ABCDEF-data","volume":"data"`},
+		{"GET", "/trash", 200, `{"entries":[{"entry":"20261121T120000Z-ABCDEF-data","volume":"data"`},
+		{"GET", "/trash", 200, `"trouble":"fs-2 does not answer"`},
 		{"POST", "/trash/restore?what=data&as=web", 200, `{"volume":"web"}`},
 		{"POST", "/trash/restore?what=other", 400, "no such entry"},
 		{"POST", "/trash/empty?entry=a&entry=b", 200, `{"deleted":2}`},
+		{"POST", "/trash/empty", 200, `{"deleted":0,"trouble":"fs-2 does not answer"}`},
 		{"POST", "/trash/empty?older=3h", 200, `{"deleted":3}`},
 		{"POST", "/trash/empty?older=yesterday", 400, "give a duration"},
 		{"POST", "/trash/empty?older=-1h", 400, "give a duration"},

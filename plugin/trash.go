@@ -5,19 +5,35 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver"
 )
 
 // Paths of what is asked about the trash.
 const (
-	// TrashPath lists it (GET), as a JSON list of [driver.Trashed].
+	// TrashPath lists it (GET), as a [TrashList].
 	TrashPath = "/trash"
 	// RestorePath (POST) takes "what", an entry or a volume's name, and "as", another name; it
 	// answers {"volume": NAME}.
 	RestorePath = "/trash/restore"
 	// EmptyPath (POST) takes "entry", any number of times, or "older", a duration; it answers
-	// {"deleted": N}.
+	// with [TrashEmptied].
 	EmptyPath = "/trash/empty"
 )
+
+// TrashList is what is in the trash.
+type TrashList struct {
+	Entries []driver.Trashed `json:"entries"`
+	// Trouble is why there may be more: a file system did not answer, say.
+	Trouble string `json:"trouble,omitempty"`
+}
+
+// TrashEmptied is what became of an order to delete.
+type TrashEmptied struct {
+	Deleted int `json:"deleted"`
+	// Trouble is why there may be more to delete.
+	Trouble string `json:"trouble,omitempty"`
+}
 
 // serveTrash answers questions about the trash.
 func serveTrash(mux *http.ServeMux, controlled Controlled) {
@@ -32,7 +48,10 @@ func serveTrash(mux *http.ServeMux, controlled Controlled) {
 			_ = json.NewEncoder(w).Encode(content) // to whoever is still there
 		})
 	}
-	handle("GET "+TrashPath, func(r *http.Request) (any, error) { return controlled.Trash(r.Context()) })
+	handle("GET "+TrashPath, func(r *http.Request) (any, error) {
+		entries, err := controlled.Trash(r.Context())
+		return TrashList{entries, troubleText(err)}, nil
+	})
 	handle("POST "+RestorePath, func(r *http.Request) (any, error) {
 		name, err := controlled.Restore(r.Context(), r.URL.Query().Get("what"), r.URL.Query().Get("as"))
 		return map[string]string{"volume": name}, err
@@ -47,6 +66,13 @@ func serveTrash(mux *http.ServeMux, controlled Controlled) {
 			}
 		}
 		n, err := controlled.EmptyTrash(r.Context(), query["entry"], older)
-		return map[string]int{"deleted": n}, err
+		return TrashEmptied{n, troubleText(err)}, nil
 	})
+}
+
+func troubleText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
 }
