@@ -31,6 +31,8 @@ and time, unless the volume has remove=keep or remove=delete. It stays there unt
 empties the trash or EFS_TRASH_KEEP is over. Every host with the plugin sees the same trash.
 
 Exit status: 0 done, 1 it failed, a file system did not answer or the plugin does not run, 2 wrong use.`,
+		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error { return command.Help() }, // without it cobra does not look at Args
 	}
 	command.PersistentFlags().StringVar(&data, "data", defaultData, "the data directory of the plugin")
 	command.AddCommand(trashList(status, &data), trashRestore(status, &data), trashEmpty(status, &data))

@@ -111,11 +111,12 @@ func perform(t *testing.T, make func(exit *int) *cobra.Command, args ...string) 
 	var out strings.Builder
 	exit := exitUsage
 	command := make(&exit)
-	command.SetArgs(args)
-	command.SetOut(&out)
-	command.SetErr(io.Discard)
-	command.SilenceUsage, command.SilenceErrors = true, true
-	if err := command.ExecuteContext(t.Context()); err != nil {
+	root := &cobra.Command{Use: "docker-volume-efs", SilenceUsage: true, SilenceErrors: true}
+	root.AddCommand(command)
+	root.SetArgs(append([]string{command.Name()}, args...))
+	root.SetOut(&out)
+	root.SetErr(io.Discard)
+	if err := root.ExecuteContext(t.Context()); err != nil {
 		return exit, out.String() + err.Error()
 	}
 	return 0, out.String()
@@ -136,6 +137,8 @@ func TestTrashCommand(t *testing.T) {
 		{"restore data --as other", 0, "restored\n", bin{what: "data", as: "other"}},
 		{"restore nothing", 1, "no such entry in the trash", bin{}},
 		{"restore", 2, "accepts 1 arg", bin{}},
+		{"resotre data", 2, `unknown command "resotre" for "docker-volume-efs trash"`, bin{}},
+		{"", 0, "Available Commands:", bin{}},
 		{"empty a b", 0, "3 deleted\n", bin{entries: []string{"a", "b"}}},
 		{"empty --all", 0, "3 deleted\n", bin{}},
 		{"empty --older-than 30d", 0, "3 deleted\n", bin{age: 720 * time.Hour}},
