@@ -26,7 +26,7 @@ func statusCommand(exit *int) *cobra.Command {
 		Short: "Show file systems, mount targets, relays and mounts of the running plugin",
 		Long: `Show how the running plugin on this host is: its file systems, their mount
 targets with zone, state and traffic, relays, moves, what is mounted by whom and
-since when, and what is wrong. It asks the control socket in the data directory, or
+since when, which volumes other hosts use, and what is wrong. It asks the control socket in the data directory, or
 with --http the address of the status page (EFS_HTTP). Of a gateway (the relay command), show
 its targets and clients.
 

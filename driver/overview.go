@@ -21,6 +21,7 @@ func (d *Driver) Overview() status.Snapshot {
 		one := f.overview()
 		one.Default = f == home
 		o.FileSystems = append(o.FileSystems, one)
+		o.Elsewhere = append(o.Elsewhere, f.usedElsewhereOnly(known)...)
 	}
 	for name, u := range d.uses.table.All() {
 		k := known[name]
@@ -29,7 +30,23 @@ func (d *Driver) Overview() status.Snapshot {
 		})
 	}
 	slices.SortFunc(o.Mounted, func(a, b status.Volume) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(o.Elsewhere, func(a, b status.Used) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.FileSystem, b.FileSystem))
+	})
 	return o
+}
+
+// usedElsewhereOnly are this file system's volumes that other hosts use and that are not mounted here,
+// be they known here or not.
+func (f *fileSystem) usedElsewhereOnly(known map[string]knowledge) []status.Used {
+	var all []status.Used
+	for name, hosts := range f.presence.usedByOthers() {
+		if _, mounted := f.d.uses.table.Get(name); mounted && known[name].FileSystem == f.spec.String() {
+			continue
+		}
+		all = append(all, status.Used{Name: name, FileSystem: f.spec.String(), By: hosts})
+	}
+	return all
 }
 
 // usedFileSystems are home and those of volumes that are known, in the order of their names.

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 )
 
 // usedBy is what Status says of who uses a volume, after a fresh look.
@@ -84,6 +86,27 @@ func TestStatusTellsWhoUsesAVolume(t *testing.T) {
 	})
 	if mounted := b.Overview().Mounted; len(mounted) != 1 || !slices.Equal(mounted[0].Elsewhere, []string{"web-1"}) {
 		t.Errorf("the overview says %+v", mounted)
+	}
+}
+
+func TestOverviewTellsWhatOtherHostsUse(t *testing.T) {
+	shared := t.TempDir()
+	often := func(o *driver.Options) { o.Check = 20 * time.Millisecond }
+	a := newHost(t, shared, names())
+	b := newHost(t, shared, names(a))
+	for _, name := range []string{"theirs", "both", "unused"} {
+		a.create(name)
+	}
+	for _, h := range []*testHost{a, b} {
+		h.mount("both", "1")
+		h.mount("theirs", "1")
+	}
+	c := newHost(t, shared, often, func(o *driver.Options) { o.Host = "web-3" })
+	c.mount("both", "1")
+	want := []status.Used{{Name: "theirs", FileSystem: "dir:" + shared, By: []string{"web-1", "web-2"}}}
+	eventually(t, "it tells of the one that is not mounted here", func() bool { return reflect.DeepEqual(c.Overview().Elsewhere, want) })
+	if o := a.Overview(); len(o.Mounted) != 2 || len(o.Elsewhere) != 0 {
+		t.Errorf("of the volumes that are mounted there it is %+v, elsewhere %+v", o.Mounted, o.Elsewhere)
 	}
 }
 

@@ -116,6 +116,23 @@ func (p *presence) usedElsewhere(name string) []sighting {
 	return users
 }
 
+// usedByOthers are all volumes that other hosts use, as they were when last looked at, each with those
+// hosts' names in order.
+func (p *presence) usedByOthers() map[string][]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	users := map[string][]string{}
+	for _, one := range p.others {
+		for name := range one.Volumes {
+			users[name] = append(users[name], one.Name)
+		}
+	}
+	for _, hosts := range users {
+		slices.Sort(hosts)
+	}
+	return users
+}
+
 // freeLimit is how long a removal waits for a volume that other hosts may just have ceased to use.
 const (
 	freeLimit = withdrawAfter + time.Second

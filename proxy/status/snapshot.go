@@ -26,6 +26,8 @@ type Snapshot struct {
 	Known int `json:"volumes"`
 	// Mounted are the volumes that are mounted on this host.
 	Mounted []Volume `json:"mounted"`
+	// Elsewhere are the volumes that only other hosts use, as far as is known.
+	Elsewhere []Used `json:"used_elsewhere"`
 }
 
 // FileSystem is a file system with its mount targets, and the ways to it.
@@ -87,6 +89,14 @@ type Volume struct {
 	Elsewhere []string `json:"elsewhere,omitempty"`
 	// Trouble is what is wrong with it, and not with its file system.
 	Trouble []string `json:"trouble,omitempty"`
+}
+
+// Used is a volume that other hosts use, and that is not mounted on this one.
+type Used struct {
+	Name       string `json:"volume"`
+	FileSystem string `json:"filesystem"`
+	// By are the names of those hosts.
+	By []string `json:"used_by"`
 }
 
 // Uses is how many uses of the volume there are.
@@ -157,6 +167,10 @@ func (s Snapshot) lists() Snapshot {
 		if s.Mounted[i].Mounts == nil {
 			s.Mounted[i].Mounts = map[string]int{}
 		}
+	}
+	s.Elsewhere = slices.Clone(list(s.Elsewhere))
+	for i := range s.Elsewhere {
+		s.Elsewhere[i].By = list(s.Elsewhere[i].By)
 	}
 	return s
 }

@@ -64,6 +64,7 @@ func TestTheJSONKeepsItsNames(t *testing.T) {
 		Version: "v1", Host: "h", Known: 7,
 		FileSystems: []status.FileSystem{zones(proxy.Up)},
 		Mounted:     []status.Volume{{Name: "v", FileSystem: "fs", Mounts: map[string]int{"id": 2}, Trouble: []string{"one"}}},
+		Elsewhere:   []status.Used{{Name: "w", FileSystem: "fs", By: []string{"web-2"}}, {Name: "x"}},
 	}
 	text, err := s.JSON()
 	if err != nil {
@@ -86,12 +87,17 @@ func TestTheJSONKeepsItsNames(t *testing.T) {
 			Mounts             map[string]int
 			Trouble            []string
 		}
+		Elsewhere []struct {
+			Volume, FileSystem string
+			UsedBy             []string `json:"used_by"`
+		} `json:"used_elsewhere"`
 	}
 	if err := json.Unmarshal(text, &got); err != nil {
 		t.Fatal(err)
 	}
 	if got.Volumes != 7 || got.FileSystems[0].FileSystem != "fs" || got.FileSystems[0].Targets[0].Zone != "a" || got.FileSystems[0].Targets[0].Health != "up" ||
-		got.Mounted[0].Volume != "v" || got.Mounted[0].Mounts["id"] != 2 || got.Mounted[0].Trouble[0] != "one" {
+		got.Mounted[0].Volume != "v" || got.Mounted[0].Mounts["id"] != 2 || got.Mounted[0].Trouble[0] != "one" ||
+		got.Elsewhere[0].Volume != "w" || got.Elsewhere[0].FileSystem != "fs" || got.Elsewhere[0].UsedBy[0] != "web-2" {
 		t.Errorf("it is read as %+v", got)
 	}
 	if strings.Contains(string(text), "null") {

@@ -111,7 +111,7 @@ func writePage(s status.Snapshot) []byte {
 	if len(s.FileSystems) == 0 {
 		p.put("<section class=\"filesystem\"><p>No file system is in use.</p></section>\n")
 	}
-	if s.Known > 0 || len(s.Mounted) > 0 {
+	if s.Known > 0 || len(s.Mounted) > 0 || len(s.Elsewhere) > 0 {
 		p.volumes(s)
 	}
 	p.put(`</main>

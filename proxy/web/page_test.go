@@ -97,7 +97,8 @@ func hostileSnapshot() status.Snapshot {
 				{Path: hostile, Why: hostile, Traffic: &relay.Stats{Targets: []relay.TargetStats{{Target: proxy.Target{Zone: hostile + "2"}}}}},
 			},
 		}, {GroupState: proxy.GroupState{FileSystem: hostile}}},
-		Mounted: []status.Volume{{Name: hostile, FileSystem: hostile, Trouble: []string{hostile}}, {Name: hostile, FileSystem: hostile}},
+		Mounted:   []status.Volume{{Name: hostile, FileSystem: hostile, Trouble: []string{hostile}}, {Name: hostile, FileSystem: hostile}},
+		Elsewhere: []status.Used{{Name: hostile, FileSystem: hostile, By: []string{hostile}}},
 	}
 }
 

@@ -142,5 +142,15 @@ func (p *page) volumes(s status.Snapshot) {
 		}
 		p.endTable()
 	}
+	if len(s.Elsewhere) > 0 {
+		p.table("volumes", "Used on other hosts only", "Volume", "File system", "Used by")
+		for _, v := range s.Elsewhere {
+			p.put(`<tr><td data-label="Volume"><b>%s</b></td>`, v.Name)
+			p.cell("long", "File system", v.FileSystem)
+			p.cell("long", "Used by", strings.Join(v.By, ", "))
+			p.put("</tr>\n")
+		}
+		p.endTable()
+	}
 	p.put("</section>\n")
 }

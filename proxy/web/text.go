@@ -24,6 +24,7 @@ func WriteText(w io.Writer, s status.Snapshot) error {
 		t.fileSystem(viewOf(f))
 	}
 	t.volumes(s.Mounted)
+	t.elsewhere(s.Elsewhere)
 	_, err := w.Write(out.Bytes())
 	return err
 }
@@ -203,6 +204,18 @@ func (t *text) volumes(volumes []status.Volume) {
 	}
 	t.line("\nVOLUMES")
 	t.table([]string{"VOLUME", "MOUNTED", "MOUNT IDS", "ALSO USED ON", "FILE SYSTEM", "STATE"}, rows)
+}
+
+func (t *text) elsewhere(volumes []status.Used) {
+	if len(volumes) == 0 {
+		return
+	}
+	var rows [][]string
+	for _, v := range volumes {
+		rows = append(rows, []string{v.Name, v.FileSystem, strings.Join(v.By, " ")})
+	}
+	t.line("\nUSED ON OTHER HOSTS ONLY")
+	t.table([]string{"VOLUME", "FILE SYSTEM", "USED BY"}, rows)
 }
 
 // mountIDs shows who holds a mount, by the first characters of Docker's IDs.

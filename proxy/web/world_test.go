@@ -91,6 +91,10 @@ func filled(now time.Time) status.Snapshot {
 				Trouble: []string{"its directory is gone from the file system"},
 			},
 		},
+		Elsewhere: []status.Used{
+			{Name: "registry", FileSystem: "fs-0123456789abcdef0", By: []string{"web-2"}},
+			{Name: "shop_uploads", FileSystem: "fs-0123456789abcdef0", By: []string{"web-2", "web-3"}},
+		},
 	}
 }
 
