@@ -222,6 +222,20 @@ func TestAnotherHostIsFasterThanAWS(t *testing.T) {
 			t.Errorf("it was not made anew: %v; access points %v", err, e.accessPoints())
 		}
 	})
+	t.Run("to try to remove the volume", func(t *testing.T) {
+		e, err := slow(t, func(_ *efsHost, b *testHost) {
+			b.create("inner", "path=/web/inner")
+			wantKind(t, b.Remove(t.Context(), "web"), driver.Conflict, "lies inside its directory")
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.mount("web", "1")
+		if got := e.status("web")["access_point"]; got == nil {
+			t.Error("it was mounted without its access point")
+		}
+		e.unmount("web", "1")
+	})
 	t.Run("to remove the volume each time", func(t *testing.T) {
 		e := newEFSHost(t)
 		b := newHost(t, "", func(o *driver.Options) {

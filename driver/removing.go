@@ -185,7 +185,7 @@ func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record) e
 	}
 	if err != nil {
 		if isDefinite(err) {
-			record.State, record.Trash, record.Directory = catalog.Ready, "", 0
+			record = notRemoved(record)
 			err = errors.Join(err, c.Replace(record))
 			if record.Made && errors.Is(c.Confirm(record), catalog.ErrNotFound) {
 				return nil // another host has finished it
@@ -205,6 +205,16 @@ func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record) e
 		return nil // it goes after that: see removeRest
 	}
 	return c.DropRemoved(record)
+}
+
+// notRemoved is the record of a volume whose removal does not happen. One that still waited for its access
+// point is not ready: it would be mounted without.
+func notRemoved(record catalog.Record) catalog.Record {
+	record.State, record.Trash, record.Directory = catalog.Ready, "", 0
+	if record.Options.AccessPoint == catalog.OwnAccessPoint && record.AccessPointID == "" {
+		record.State = catalog.Creating
+	}
+	return record
 }
 
 // dropLease removes the lease of a volume that is about to have no record. After that it could be
