@@ -112,17 +112,23 @@ func TestOverviewTellsWhatOtherHostsUse(t *testing.T) {
 
 // Of a mount and a removal on two hosts at the same moment, one is refused.
 func TestMountOnOneHostAndRemoveOnAnotherAtTheSameMoment(t *testing.T) {
-	synctest.Test(t, mountsAndRemovals) // a removal that is refused waits a moment first
+	for _, remove := range []string{"trash", "keep"} {
+		t.Run("with remove="+remove, func(t *testing.T) {
+			// A removal that is refused waits a moment first.
+			synctest.Test(t, func(t *testing.T) { mountsAndRemovals(t, remove) })
+		})
+	}
 }
 
-func mountsAndRemovals(t *testing.T) {
+func mountsAndRemovals(t *testing.T, remove string) {
+	t.Helper()
 	shared := t.TempDir()
 	k := func(o *driver.Options) { o.Kernel = &faults{} }
 	a, b := newHost(t, shared, k), newHost(t, shared, k)
 	refused := [2]int{}
 	for i := range 200 {
 		name := fmt.Sprint("v", i)
-		a.create(name)
+		a.create(name, "remove="+remove)
 		b.status(name)
 		removed := make(chan error)
 		go func() { removed <- b.Remove(t.Context(), name) }()
@@ -137,6 +143,8 @@ func mountsAndRemovals(t *testing.T) {
 			t.Fatalf("%s is mounted and its data is gone", name)
 		case mountErr == nil:
 			refused[1]++
+			b.mount(name, "2") // the refused removal is undone
+			b.unmount(name, "2")
 		case removeErr == nil:
 			refused[0]++
 		}

@@ -140,41 +140,41 @@ func (f *fileSystem) removeData(ctx context.Context, c *catalog.Catalog, name st
 		left.record = record
 	}
 	if record.State != catalog.Removing {
-		if record.Options.Remove == catalog.RemoveKeep || !record.Made {
-			if err := f.presence.refuseUsed(c, name); err != nil {
-				return left, err
-			}
-			if err := dropLease(c, record); err != nil || left.record.Name != "" {
-				return left, err
-			}
-			return left, c.DropIf(name, record.Same)
-		}
 		if record, err = beginRemoving(c, record); err != nil {
 			return left, err
 		}
 	}
-	left.condemned = record.Options.Remove == catalog.RemoveDelete
+	left.condemned = record.Options.Remove == catalog.RemoveDelete && !stays(record)
 	return left, f.finishRemoving(c, record)
 }
 
-// beginRemoving has the record say where the data is going.
+// stays tells whether a volume's directory is to stay where it is, whatever else is there.
+func stays(record catalog.Record) bool {
+	return record.Options.Remove == catalog.RemoveKeep || !record.Made
+}
+
+// beginRemoving has the record say that it is being removed, and where the data is going. That of a
+// directory that stays names none, so that nobody can move it.
 func beginRemoving(c *catalog.Catalog, record catalog.Record) (catalog.Record, error) {
-	directory, err := c.DirectoryOf(record)
-	if err != nil {
-		return record, err
+	if !stays(record) {
+		directory, err := c.DirectoryOf(record)
+		if err != nil {
+			return record, err
+		}
+		record.Directory = directory
 	}
-	record.State, record.Directory = catalog.Removing, directory
+	record.State = catalog.Removing
 	record.Trash = catalog.NewTrashEntry(record.Name, time.Now(), rand.Text()[:6])
 	return record, c.Replace(record)
 }
 
 // finishRemoving takes a record that says "removing" to its end, on whichever host.
-// If the data may not or cannot leave, the record says "ready" again and the volume
-// is as it was.
+// If the volume is used, or its data may not or cannot leave, the record says "ready" again
+// and the volume is as it was.
 func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record) error {
 	err := f.presence.refuseUsed(c, record.Name)
-	keep := false
-	if err == nil {
+	keep := stays(record)
+	if err == nil && !keep {
 		keep, err = f.keepsData(c, record)
 	}
 	if err == nil && !keep {

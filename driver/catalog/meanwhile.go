@@ -53,9 +53,10 @@ func (c *Catalog) usesPath(record Record) bool {
 	return err == nil && current.State == Ready && current.Path == record.Path
 }
 
-// isHollow tells whether the current record says that the volume of a record is ready, and it has no directory.
+// isHollow tells whether the current record says that the volume of a record is ready, and it has no directory. That of
+// a foreign one is out of sight, and never leaves.
 func (c *Catalog) isHollow(current, record Record) bool {
-	if current.State != Ready || !current.Same(record) {
+	if current.State != Ready || current.Foreign() || !current.Same(record) {
 		return false
 	}
 	directory, err := c.DirectoryOf(current)

@@ -52,6 +52,7 @@ func TestDropRemovedDropsWhatACreateHasWrittenOverIt(t *testing.T) {
 		{"if there is no directory any more", false, record("data"), true},
 		{"not if there is one", true, record("data"), false},
 		{"not if it is another volume's", false, record("data", by("other")), false},
+		{"not if it is out of sight, in somebody else's access point", false, record("data", foreign), false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			root := t.TempDir()
@@ -68,6 +69,10 @@ func TestDropRemovedDropsWhatACreateHasWrittenOverIt(t *testing.T) {
 			}
 		})
 	}
+}
+
+func foreign(r *catalog.Record) {
+	r.Version, r.Made, r.Options.TLS, r.Options.AccessPoint = catalog.VersionProtected, false, true, "fsap-0123456789abcdef0"
 }
 
 func TestTakeBack(t *testing.T) {
