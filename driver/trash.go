@@ -24,10 +24,16 @@ type Trashed struct {
 	Trouble string `json:"trouble,omitempty"`
 }
 
-// onEachTrash does work on each file system in use, side by side: one that is dead keeps no other's trash
-// from being seen. What failed is one error.
+// onEachTrash does work on each file system of known volumes, side by side: one that is dead keeps no other's
+// trash from being seen. What failed is one error.
 func (d *Driver) onEachTrash(work func(*fileSystem) error) error {
-	all := d.usedFileSystems(d.known.All())
+	known := d.known.All()
+	for _, k := range known {
+		if _, err := d.fileSystemOf(k); err != nil { // after a start nobody may have used it yet
+			d.log.Warnf("the trash of %s is not looked at: %v", k.FileSystem, err)
+		}
+	}
+	all := d.usedFileSystems(known)
 	failed := make([]error, len(all))
 	var asked sync.WaitGroup
 	for i, f := range all {

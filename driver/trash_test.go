@@ -244,7 +244,6 @@ func deadTrash(t *testing.T, test func(t *testing.T, h *testHost, dead string)) 
 		h.stop()
 		k.hang(t, "open", dead)
 		h.start()
-		h.status("stays") // now the file system is in use
 		test(t, h, dead)
 	})
 }
