@@ -82,7 +82,7 @@ func (d *Driver) mountFrom(ctx context.Context, f *fileSystem, name, id string) 
 	if err != nil {
 		return err
 	}
-	dir, s, err := t.openDir(ctx, pathOn(record))
+	dir, s, err := t.openVolume(ctx, record)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("its directory %s on %s is gone: restore it there, or remove the volume: %w", record.Path, f.spec, err)
 	}
