@@ -61,6 +61,11 @@ type conflict struct{ error }
 
 func (c conflict) Unwrap() error { return c.error }
 
+// explained marks an error whose own text says what to do.
+type explained struct{ error }
+
+func (e explained) Unwrap() error { return e.error }
+
 // errSilent reports a file system that has not answered in time.
 var errSilent = errors.New("does not answer")
 
@@ -91,7 +96,10 @@ func kindOf(err error) Kind {
 // does not explain.
 func advice(err error) string {
 	var dns *net.DNSError
+	var said explained
 	switch {
+	case errors.As(err, &said):
+		return ""
 	case errors.Is(err, state.ErrHostDisk):
 		return "check the disk that holds the plugin's data directory"
 	case errors.As(err, &dns):
@@ -113,9 +121,9 @@ func advice(err error) string {
 	case errors.Is(err, syscall.ENOTDIR):
 		return "a file is in the way: remove it or give another path"
 	case errors.Is(err, syscall.EROFS):
-		return "the file system is exported read-only: export it with write permission"
+		return "the file system is exported read-only: export it with write permission; on EFS allow elasticfilesystem:ClientWrite in its policy or in this host's"
 	case errors.Is(err, fs.ErrPermission):
-		return "the server does not let this host's root do that: check the export's write permission and root squash, or the file system's policy"
+		return "the server does not let this host's root do that: check the export's write permission and root squash; on EFS allow elasticfilesystem:ClientWrite and ClientRootAccess in its policy or in this host's"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return "the file system is full: free some space or raise the quota"
 	case errors.Is(err, syscall.ESTALE):

@@ -1,6 +1,7 @@
 package driver_test
 
 import (
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -26,6 +27,16 @@ func TestNewAccessPointIsWaitedFor(t *testing.T) {
 	e.create("web", "accesspoint=create")
 	e.k.refuse(t, 1500*time.Millisecond)
 	e.mount("web", "1")
+}
+
+func TestRefusalSaysOnceWhatToDo(t *testing.T) {
+	e := newEFSHost(t)
+	e.k.refuse(t, time.Hour)
+	err := e.Create(t.Context(), "web", nil)
+	wantKind(t, err, driver.Failed, "refuses anonymous clients", "elasticfilesystem:ClientMount")
+	if strings.Contains(err.Error(), "squash") {
+		t.Errorf("an EFS file system has no exports: %v", err)
+	}
 }
 
 func TestRefusalIsAnAnswerIf(t *testing.T) {

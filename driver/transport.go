@@ -473,7 +473,7 @@ func (t *transport) explain(err error) error {
 	case errors.Is(err, syscall.ENOENT):
 		return fmt.Errorf("%w: the server has no export %s: check the path", err, t.fs.spec.Export)
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM):
-		return fmt.Errorf("%w: %s", err, t.denied())
+		return explained{fmt.Errorf("%w: %s", err, t.denied())}
 	case errors.Is(err, syscall.EPROTONOSUPPORT), errors.Is(err, syscall.EPROTO):
 		return fmt.Errorf("%w: the server does not offer NFSv4.1", err)
 	}
