@@ -70,13 +70,17 @@ func (z *zones) testPlugin() {
 // testRestart has the plugin disabled and enabled while a container writes that was moved before, and then takes the
 // zone away where it is.
 func (z *zones) testRestart() {
-	w := z.write(zonesWriter+20*time.Second, func() {
+	w := z.write(zonesWriter+40*time.Second, func() {
 		begun := z.status("zone")
 		z.command("drain " + begun)
 		lost := z.status("zone")
 		run(z.t, z.h, "docker plugin disable -f "+zonesPlugin+" && docker plugin enable "+zonesPlugin+" && docker volume inspect "+zonesVolume+" >/dev/null")
 		z.settle()
-		if got := z.status("zone"); got != lost || lost == begun {
+		got := z.status("zone")
+		for began := time.Now(); got == "<no value>" && time.Since(began) < 2*zonesPatience; got = z.status("zone") {
+			time.Sleep(time.Second) // the plugin has not looked at its mounts yet
+		}
+		if got != lost || lost == begun {
 			z.t.Errorf("it was moved from zone %s to %s, and is in zone %s after a restart", begun, lost, got)
 		}
 		z.command("drain --undo " + begun)
