@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -268,6 +270,80 @@ func TestCredentialsAreAskedOnce(t *testing.T) {
 	}
 	if n := a.count(); n != 1 {
 		t.Errorf("AWS was asked %d times", n)
+	}
+}
+
+// refuseXML answers as AWS STS does when it refuses.
+func refuseXML(w http.ResponseWriter, code, message string) {
+	w.Header().Set("Content-Type", "text/xml")
+	w.WriteHeader(http.StatusForbidden)
+	fmt.Fprintf(w, `<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error></ErrorResponse>`, code, message)
+}
+
+// The commonest mistake with a role: who reads the line must know what to allow, and where.
+func TestARoleThatMayNotBeAssumed(t *testing.T) {
+	const role = "arn:aws:iam::123456789012:role/volumes"
+	newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+		refuseXML(w, "AccessDenied", "User: arn:aws:sts::123456789012:assumed-role/web/i-1 is not authorized to perform: sts:AssumeRole on resource: "+role)
+	})
+	c := cloud.New(cloud.Options{})
+	for _, row := range []struct {
+		name string
+		ask  func() error
+	}{
+		{"for a connection", func() error { _, err := c.Credentials(t.Context(), role); return err }},
+		{"for the doctor", func() error { _, err := c.Identity(t.Context(), role); return err }},
+		{"for a call of the EFS API", func() error {
+			_, err := c.AccessPoint(t.Context(), cloud.FileSystem{ID: fileSystem}, role, "fsap-0123456789abcdef0")
+			return err
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			err := row.ask()
+			if err == nil {
+				t.Fatal("no error")
+			}
+			const want = "allow sts:AssumeRole on " + role + " in the IAM policy of this host's identity, and to that identity in the trust policy of " + role
+			if said, advice := cloud.Explanation(err); advice != want || !strings.Contains(said, "AccessDenied: User: arn") {
+				t.Errorf("%s\nadvice %q", said, advice)
+			}
+		})
+	}
+}
+
+// A role of the profile's, or of a web identity, is assumed by the SDK itself.
+func TestAnIdentityThatTheSDKMayNotAssume(t *testing.T) {
+	dir := t.TempDir()
+	for _, row := range []struct{ name, env, file, content, says string }{
+		{
+			"of a profile", "AWS_CONFIG_FILE", "config",
+			"[default]\nrole_arn=arn:aws:iam::123456789012:role/x\nsource_profile=keys\n[profile keys]\naws_access_key_id=" + keyID + "\naws_secret_access_key=x\n",
+			"allow sts:AssumeRole on the role in the IAM policy of this host's identity, and to that identity in the trust policy of the role",
+		},
+		{
+			"of a web identity", "AWS_WEB_IDENTITY_TOKEN_FILE", "token", "a token",
+			"allow sts:AssumeRoleWithWebIdentity to this host's web identity in the role's trust policy",
+		},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			a := newAPI(t, func(w http.ResponseWriter, _ *http.Request) { refuseXML(w, "AccessDenied", "Not authorized") })
+			t.Setenv("AWS_ENDPOINT_URL_STS", a.URL) // the SDK reads the one of all services too late for its own use
+			for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"} {
+				t.Setenv(name, "")
+			}
+			path := filepath.Join(dir, row.file)
+			if err := os.WriteFile(path, []byte(row.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv(row.env, path)
+			if row.file == "token" {
+				t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/x")
+			}
+			_, err := cloud.New(cloud.Options{}).Credentials(t.Context(), "")
+			if err == nil || !strings.HasSuffix(err.Error(), row.says) {
+				t.Errorf("error %v, want %q", err, row.says)
+			}
+		})
 	}
 }
 

@@ -32,7 +32,7 @@ func (c *Cloud) Credentials(ctx context.Context, role string) (efs.Credentials, 
 	}
 	keys, err := provider.Retrieve(ctx)
 	if err != nil {
-		return efs.Credentials{}, explain("get credentials", role, err)
+		return efs.Credentials{}, explain(getCredentials, role, err)
 	}
 	return efs.Credentials{AccessKeyID: keys.AccessKeyID, SecretAccessKey: keys.SecretAccessKey, SessionToken: keys.SessionToken}, nil
 }

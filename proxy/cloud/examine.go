@@ -87,7 +87,7 @@ func (c *Cloud) Identity(ctx context.Context, role string) (Identity, error) {
 	}
 	keys, err := loaded.Credentials.Retrieve(ctx)
 	if err != nil {
-		return Identity{}, explain("get credentials", role, err)
+		return Identity{}, explain(getCredentials, role, err)
 	}
 	who := Identity{KeyID: keys.AccessKeyID, From: keys.Source}
 	if keys.CanExpire {

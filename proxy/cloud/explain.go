@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -14,9 +15,13 @@ import (
 // SDK's errors may quote them from a URL.
 var secret = regexp.MustCompile(`(?i)(X-Amz-Security-Token|X-Amz-Signature|X-Amz-Credential|SessionToken|SecretAccessKey|WebIdentityToken)\s*[=:]\s*[^&\s"]*`)
 
+// getCredentials is the call of those that need an identity's keys.
+const getCredentials = "get credentials"
+
 // explain makes one line of an error of the SDK's: what was asked, as whom, what AWS said,
 // and what to do. The error still wraps what it was.
 func explain(call, role string, err error) error {
+	action, _, _ := strings.Cut(call, " ")
 	if role != "" {
 		call += " as " + role
 	}
@@ -28,7 +33,7 @@ func explain(call, role string, err error) error {
 		said, advice = "no answer in time", "check the route to AWS's API, or a VPC endpoint for it"
 	case errors.As(err, &api):
 		said = strings.TrimSuffix(api.ErrorCode()+": "+api.ErrorMessage(), ".")
-		advice = adviceFor(api.ErrorCode(), call)
+		advice = adviceFor(api.ErrorCode(), permission(err, action, role))
 	case errors.As(err, &dns):
 		said, advice = dns.Error(), "check DNS and AWS_REGION"
 	case strings.Contains(said, "no EC2 IMDS role found"), strings.Contains(said, "failed to refresh cached credentials"):
@@ -53,11 +58,37 @@ func lastOf(text string) string {
 	return parts[len(parts)-1]
 }
 
-func adviceFor(code, call string) string {
-	action, _, _ := strings.Cut(call, " ")
+// permission is what must be allowed where AWS denied access. Credentials are part of every call: what
+// was denied may be the role that was to be assumed for it.
+func permission(err error, action, role string) string {
+	role = cmp.Or(role, "the role")
+	switch denied := operation(err); {
+	case denied == "AssumeRole":
+		return "allow sts:AssumeRole on " + role + " in the IAM policy of this host's identity, and to that identity in the trust policy of " + role
+	case denied == "AssumeRoleWithWebIdentity":
+		return "allow sts:AssumeRoleWithWebIdentity to this host's web identity in the role's trust policy"
+	case strings.Contains(action, ":"):
+		return "allow the action " + action + " in the identity's IAM policy"
+	}
+	return ""
+}
+
+// operation is the call that AWS answered: the innermost one.
+func operation(err error) string {
+	name := ""
+	for {
+		called, ok := errors.AsType[*smithy.OperationError](err)
+		if !ok {
+			return name
+		}
+		name, err = called.OperationName, called.Unwrap()
+	}
+}
+
+func adviceFor(code, permission string) string {
 	switch code {
 	case "AccessDenied", "AccessDeniedException", "UnauthorizedOperation":
-		return "allow the action " + action + " in the identity's IAM policy"
+		return permission
 	case "ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch", "RequestTimeTooSkewed":
 		return "check the credentials and this host's clock"
 	case "FileSystemNotFound":
