@@ -32,7 +32,7 @@ func (f *efsFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.iam, "iam", false, "prove an IAM identity, by the AWS SDK's credentials; implies --tls")
 	flags.StringVar(&f.role, "role", "", "the IAM role that is assumed for that, an `ARN`; implies --iam")
 	flags.StringVar(&f.accessPoint, "access-point", "", "give clients what the access point `ID` shows; implies --tls")
-	flags.StringVar(&f.region, "region", "", "the file system's `REGION` (default: AWS_REGION, else what the metadata tell)")
+	flags.StringVar(&f.region, "region", "", "the file system's `REGION` (default: that of its DNS name, else AWS_REGION or the AWS profile's, else what the metadata tell)")
 	flags.StringVar(&f.caFile, "ca-file", "", "authorities of the mount targets' certificates, a PEM `FILE` (default: Amazon's)")
 }
 
@@ -79,7 +79,9 @@ func (f *relayFlags) efsClient(spec filesystem.Spec) (*efs.Client, error) {
 	cloud.TrustAWS()
 	asks := cloud.New(cloud.Options{Region: f.efs.region, Zone: f.zone})
 	if f.efs.iam || f.efs.role != "" {
-		client.Credentials = func(ctx context.Context) (efs.Credentials, error) { return asks.Credentials(ctx, f.efs.role) }
+		client.Credentials = func(ctx context.Context) (efs.Credentials, error) {
+			return asks.Credentials(ctx, cloud.FileSystem{ID: spec.ID, Region: client.Region}, f.efs.role)
+		}
 	}
 	if client.Region == "" {
 		ctx, cancel := context.WithTimeout(context.Background(), regionLimit)

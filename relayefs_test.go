@@ -31,30 +31,46 @@ func TestRelayShowsEFSWhoItIs(t *testing.T) {
 		defer mu.Unlock()
 		shown = append(shown, string(state.PeerCertificates[0].Raw))
 	})
-	dir := t.TempDir()
-	ca := filepath.Join(dir, "ca.pem")
+	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Raw()}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := launch(t, `exec "$@"`, nil, []string{"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=not-to-be-shown"},
-		"relay", "--listen=127.0.0.1:0", "--allow=127.0.0.0/8", "--target=a="+target.Addr.String(), "--data="+dir,
-		"--filesystem="+id, "--iam", "--access-point="+point, "--region=eu-west-1", "--ca-file="+ca)
-	conn := connect(t, p.addr())
-	if _, err := conn.Write([]byte("rows")); err != nil {
-		t.Fatal(err)
-	}
-	got := make([]byte, 4)
-	if _, err := io.ReadFull(conn, got); err != nil || string(got) != "rows" {
-		t.Errorf("%q, %v", got, err)
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	all := strings.Join(shown, "")
-	if !strings.Contains(all, point) || !strings.Contains(all, "AKIDEXAMPLE") || strings.Contains(all, "not-to-be-shown") {
-		t.Errorf("the certificates show %q", all)
-	}
-	if info, err := os.Stat(filepath.Join(dir, "key.pem")); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the key: %v, %v", info, err)
+	for _, row := range []struct {
+		name  string
+		where []string
+	}{
+		{"in a region that was given", []string{"--filesystem=" + id, "--region=eu-west-1"}},
+		{"in the region of its name", []string{"--filesystem=" + id + ".efs.eu-west-1.amazonaws.com"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			mu.Lock()
+			shown = nil
+			mu.Unlock()
+			dir := t.TempDir()
+			env := []string{"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=not-to-be-shown", "AWS_REGION=", "AWS_DEFAULT_REGION=", "AWS_EC2_METADATA_DISABLED=true"}
+			p := launch(t, `exec "$@"`, nil, env,
+				append([]string{
+					"relay", "--listen=127.0.0.1:0", "--allow=127.0.0.0/8", "--target=a=" + target.Addr.String(), "--data=" + dir,
+					"--iam", "--access-point=" + point, "--ca-file=" + ca,
+				}, row.where...)...)
+			conn := connect(t, p.addr())
+			if _, err := conn.Write([]byte("rows")); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, 4)
+			if _, err := io.ReadFull(conn, got); err != nil || string(got) != "rows" {
+				t.Errorf("%q, %v", got, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all := strings.Join(shown, "")
+			if !strings.Contains(all, point) || !strings.Contains(all, "AKIDEXAMPLE") || strings.Contains(all, "not-to-be-shown") {
+				t.Errorf("the certificates show %q", all)
+			}
+			if info, err := os.Stat(filepath.Join(dir, "key.pem")); err != nil || info.Mode().Perm() != 0o600 {
+				t.Errorf("the key: %v, %v", info, err)
+			}
+		})
 	}
 }
 

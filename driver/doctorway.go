@@ -249,7 +249,7 @@ func (e *examination) examineIdentity(ctx context.Context, role string, needed b
 	if e.d.options.Cloud == nil {
 		return cloud.Identity{}, doctor.Fine("none to the file system, and AWS is not asked")
 	}
-	who, err := e.d.options.Cloud.Identity(ctx, role)
+	who, err := e.d.options.Cloud.Identity(ctx, e.f.inCloud(), role)
 	switch {
 	case err != nil && !needed:
 		said, _ := cloud.Explanation(err)

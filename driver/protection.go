@@ -25,7 +25,7 @@ type Cloud interface {
 	Region(ctx context.Context) (string, error)
 	HomeZone(ctx context.Context) string
 	Targets(ctx context.Context, f cloud.FileSystem) (cloud.Told, error)
-	Credentials(ctx context.Context, role string) (efs.Credentials, error)
+	Credentials(ctx context.Context, f cloud.FileSystem, role string) (efs.Credentials, error)
 	AccessPoint(ctx context.Context, f cloud.FileSystem, role, id string) (cloud.AccessPoint, error)
 	CreateAccessPoint(ctx context.Context, role string, wanted cloud.AccessPoint) (cloud.AccessPoint, error)
 	DeleteAccessPoint(ctx context.Context, role string, made cloud.AccessPoint) error
@@ -35,7 +35,7 @@ type Cloud interface {
 // Examined is what Doctor asks of AWS, and nothing else does.
 type Examined interface {
 	Place(ctx context.Context) cloud.Place
-	Identity(ctx context.Context, role string) (cloud.Identity, error)
+	Identity(ctx context.Context, f cloud.FileSystem, role string) (cloud.Identity, error)
 	Names(ctx context.Context, f cloud.FileSystem) ([]proxy.Target, error)
 	Clock(ctx context.Context, region string) (ahead time.Duration, err error)
 }
@@ -190,7 +190,10 @@ func (c *tlsClients) make(spec filesystem.Spec, p protection, region string) *ef
 		Key:      c.key.get, Host: c.d.host.name, Roots: c.d.options.Roots,
 	}
 	if p.IAM {
-		client.Credentials = func(ctx context.Context) (efs.Credentials, error) { return c.d.options.Cloud.Credentials(ctx, p.Role) }
+		where := cloud.FileSystem{ID: spec.ID, Region: region}
+		client.Credentials = func(ctx context.Context) (efs.Credentials, error) {
+			return c.d.options.Cloud.Credentials(ctx, where, p.Role)
+		}
 	}
 	return client
 }

@@ -98,7 +98,7 @@ func (a *aws) Targets(context.Context, cloud.FileSystem) (cloud.Told, error) {
 }
 
 // Credentials come from a cache: asking for them is no question to AWS.
-func (a *aws) Credentials(_ context.Context, role string) (efs.Credentials, error) {
+func (a *aws) Credentials(_ context.Context, _ cloud.FileSystem, role string) (efs.Credentials, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.given++
@@ -183,7 +183,7 @@ func (a *aws) Place(ctx context.Context) cloud.Place {
 	return a.place
 }
 
-func (a *aws) Identity(ctx context.Context, _ string) (cloud.Identity, error) {
+func (a *aws) Identity(ctx context.Context, _ cloud.FileSystem, _ string) (cloud.Identity, error) {
 	return a.who, errors.Join(a.examined(ctx), a.nobody)
 }
 

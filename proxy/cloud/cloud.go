@@ -33,13 +33,13 @@ type Options struct {
 type Cloud struct {
 	options Options
 
-	mu     sync.Mutex // guards the following fields; never held over a call to the outside
-	config *aws.Config
-	place  place
-	placed bool      // place is what the metadata say
-	again  time.Time // when they are asked again, after they did not answer
-	pause  time.Duration
-	roles  map[string]aws.CredentialsProvider
+	mu      sync.Mutex            // guards the following fields; never held over a call to the outside
+	configs map[string]aws.Config // by the region that was given
+	place   place
+	placed  bool      // place is what the metadata say
+	again   time.Time // when they are asked again, after they did not answer
+	pause   time.Duration
+	roles   map[string]aws.CredentialsProvider
 }
 
 // New makes a Cloud and asks nothing.
@@ -47,7 +47,7 @@ func New(options Options) *Cloud {
 	if options.Resolver == nil {
 		options.Resolver = net.DefaultResolver
 	}
-	return &Cloud{options: options, roles: map[string]aws.CredentialsProvider{}}
+	return &Cloud{options: options, configs: map[string]aws.Config{}, roles: map[string]aws.CredentialsProvider{}}
 }
 
 // starfield signs some services' certificates where Amazon's own roots do not (Starfield
@@ -74,31 +74,45 @@ const (
 	dialLimit    = 3 * time.Second
 )
 
-// sdk returns the SDK's configuration, which reads files and the environment, once.
-func (c *Cloud) sdk(ctx context.Context) (aws.Config, error) {
+// sdk returns the SDK's configuration, with the region in which its clients ask: the one that was set, in
+// the settings or as the SDK's tools know it, else the file system's, else what the host's metadata tell.
+func (c *Cloud) sdk(ctx context.Context, f FileSystem) (aws.Config, error) {
+	loaded, err := c.load(ctx, c.options.Region)
+	if err != nil || loaded.Region != "" {
+		return loaded, err
+	}
+	region, err := c.region(ctx, f)
+	if err != nil {
+		return aws.Config{}, err
+	}
+	return c.load(ctx, region)
+}
+
+// load has the SDK read its files and the environment, once for each region; "" is the one that it finds
+// there itself. It is given first: a profile's role and a web identity ask AWS STS by clients that the SDK
+// makes meanwhile.
+func (c *Cloud) load(ctx context.Context, region string) (aws.Config, error) {
 	c.mu.Lock()
-	known := c.config
+	known, ok := c.configs[region]
 	c.mu.Unlock()
-	if known != nil {
-		return *known, nil
+	if ok {
+		return known, nil
 	}
 	client := awshttp.NewBuildableClient().WithTimeout(attemptLimit).
 		WithDialerOptions(func(d *net.Dialer) { d.Timeout = dialLimit }).
 		WithTransportOptions(func(t *http.Transport) { t.MaxIdleConnsPerHost = 2 })
-	loaded, err := config.LoadDefaultConfig(ctx,
+	loaded, err := config.LoadDefaultConfig(ctx, config.WithRegion(region),
 		config.WithHTTPClient(client), config.WithRetryMaxAttempts(attempts), config.WithAppID("docker-volume-efs"),
 		config.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = expiryWindow }))
 	if err != nil {
 		return aws.Config{}, explain("read AWS's configuration", "", err)
 	}
-	if region, err := c.Region(ctx); err == nil {
-		loaded.Region = region // else the one of the profile
-	} else if loaded.Region == "" {
-		return aws.Config{}, err
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.config = &loaded
+	if known, ok := c.configs[region]; ok {
+		return known, nil // another call was faster, and has its credentials
+	}
+	c.configs[region] = loaded
 	return loaded, nil
 }
 
@@ -118,17 +132,15 @@ func (c *Cloud) region(ctx context.Context, f FileSystem) (string, error) {
 }
 
 func (c *Cloud) efs(ctx context.Context, f FileSystem, role string) (*efs.Client, error) {
-	region, err := c.region(ctx, f)
+	loaded, err := c.sdk(ctx, f)
 	if err != nil {
 		return nil, err
 	}
-	loaded, err := c.sdk(ctx)
-	if err != nil {
-		return nil, err
-	}
-	loaded.Region = region
 	if role != "" {
 		loaded.Credentials = c.assumed(loaded, role)
+	}
+	if f.Region != "" {
+		loaded.Region = f.Region
 	}
 	return efs.NewFromConfig(loaded), nil
 }

@@ -258,12 +258,12 @@ func TestCredentialsAreAskedOnce(t *testing.T) {
 			`<SessionToken>t</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
 	})
 	c := cloud.New(cloud.Options{})
-	own, err := c.Credentials(t.Context(), "")
+	own, err := c.Credentials(t.Context(), cloud.FileSystem{}, "")
 	if err != nil || own.AccessKeyID != keyID || own.SessionToken != token {
 		t.Errorf("own: %v, %v", own, err)
 	}
 	for range 3 {
-		role, err := c.Credentials(t.Context(), "arn:aws:iam::123456789012:role/volumes")
+		role, err := c.Credentials(t.Context(), cloud.FileSystem{}, "arn:aws:iam::123456789012:role/volumes")
 		if err != nil || role.AccessKeyID != "ASIAROLE" {
 			t.Errorf("the role's: %v, %v", role, err)
 		}
@@ -291,8 +291,8 @@ func TestARoleThatMayNotBeAssumed(t *testing.T) {
 		name string
 		ask  func() error
 	}{
-		{"for a connection", func() error { _, err := c.Credentials(t.Context(), role); return err }},
-		{"for the doctor", func() error { _, err := c.Identity(t.Context(), role); return err }},
+		{"for a connection", func() error { _, err := c.Credentials(t.Context(), cloud.FileSystem{}, role); return err }},
+		{"for the doctor", func() error { _, err := c.Identity(t.Context(), cloud.FileSystem{}, role); return err }},
 		{"for a call of the EFS API", func() error {
 			_, err := c.AccessPoint(t.Context(), cloud.FileSystem{ID: fileSystem}, role, "fsap-0123456789abcdef0")
 			return err
@@ -339,7 +339,7 @@ func TestAnIdentityThatTheSDKMayNotAssume(t *testing.T) {
 			if row.file == "token" {
 				t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/x")
 			}
-			_, err := cloud.New(cloud.Options{}).Credentials(t.Context(), "")
+			_, err := cloud.New(cloud.Options{}).Credentials(t.Context(), cloud.FileSystem{}, "")
 			if err == nil || !strings.HasSuffix(err.Error(), row.says) {
 				t.Errorf("error %v, want %q", err, row.says)
 			}
@@ -353,7 +353,7 @@ func TestCredentialsThatAreNotThere(t *testing.T) {
 	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
 	t.Setenv("AWS_CONFIG_FILE", "/nonexistent")
 	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-	_, err := cloud.New(cloud.Options{}).Credentials(t.Context(), "")
+	_, err := cloud.New(cloud.Options{}).Credentials(t.Context(), cloud.FileSystem{}, "")
 	if err == nil || !strings.Contains(err.Error(), "give the host an IAM role") || strings.Contains(err.Error(), "\n") {
 		t.Errorf("error %v", err)
 	}

@@ -17,12 +17,12 @@ const expiryWindow = 5 * time.Minute
 // sessionName is what CloudTrail shows of a role that was assumed.
 const sessionName = "docker-volume-efs"
 
-// Credentials returns the keys of an identity: the host's own, by the SDK's chain (the
+// Credentials returns the keys of an identity for a file system: the host's own, by the SDK's chain (the
 // environment, shared files, web identity, ECS and Pod Identity containers, the instance's
 // role), or of a role that it assumes. They are kept until shortly before they end, so that
 // asking again costs nothing.
-func (c *Cloud) Credentials(ctx context.Context, role string) (efs.Credentials, error) {
-	loaded, err := c.sdk(ctx)
+func (c *Cloud) Credentials(ctx context.Context, f FileSystem, role string) (efs.Credentials, error) {
+	loaded, err := c.sdk(ctx, f)
 	if err != nil {
 		return efs.Credentials{}, err
 	}
@@ -37,16 +37,17 @@ func (c *Cloud) Credentials(ctx context.Context, role string) (efs.Credentials, 
 	return efs.Credentials{AccessKeyID: keys.AccessKeyID, SecretAccessKey: keys.SecretAccessKey, SessionToken: keys.SessionToken}, nil
 }
 
-// assumed are the credentials of a role, one cache for each.
+// assumed are the credentials of a role, one cache for each, and for each region where AWS STS is asked.
 func (c *Cloud) assumed(loaded aws.Config, role string) aws.CredentialsProvider {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	provider := c.roles[role]
+	name := role + " " + loaded.Region
+	provider := c.roles[name]
 	if provider == nil {
 		provider = aws.NewCredentialsCache(
 			stscreds.NewAssumeRoleProvider(sts.NewFromConfig(loaded), role, func(o *stscreds.AssumeRoleOptions) { o.RoleSessionName = sessionName }),
 			func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = expiryWindow })
-		c.roles[role] = provider
+		c.roles[name] = provider
 	}
 	return provider
 }

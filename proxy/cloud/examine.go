@@ -37,13 +37,7 @@ func (c *Cloud) Place(ctx context.Context) Place {
 	if p.Zone != "" {
 		p.ZoneFrom = "EFS_ZONE"
 	}
-	for _, set := range []struct{ from, region string }{
-		{"AWS_REGION", c.options.Region}, {"AWS_REGION", c.getenv("AWS_REGION")}, {"AWS_DEFAULT_REGION", c.getenv("AWS_DEFAULT_REGION")},
-	} {
-		if p.Region == "" && set.region != "" {
-			p.Region, p.RegionFrom = set.region, set.from
-		}
-	}
+	p.Region, p.RegionFrom = c.set(ctx)
 	if p.Region != "" && p.Zone != "" {
 		return p
 	}
@@ -75,10 +69,10 @@ type Identity struct {
 	Unnamed error
 }
 
-// Identity finds out who this host is to AWS, or a role that it assumes. It fails if there are
+// Identity finds out who this host is to AWS where a file system is, or a role that it assumes. It fails if there are
 // no credentials.
-func (c *Cloud) Identity(ctx context.Context, role string) (Identity, error) {
-	loaded, err := c.sdk(ctx)
+func (c *Cloud) Identity(ctx context.Context, f FileSystem, role string) (Identity, error) {
+	loaded, err := c.sdk(ctx, f)
 	if err != nil {
 		return Identity{}, err
 	}

@@ -71,21 +71,21 @@ func sts(w http.ResponseWriter, r *http.Request) {
 func TestIdentity(t *testing.T) {
 	t.Run("is told by AWS STS, with the key's id and where it is from", func(t *testing.T) {
 		newAPI(t, sts)
-		who, err := cloud.New(cloud.Options{}).Identity(t.Context(), "")
+		who, err := cloud.New(cloud.Options{}).Identity(t.Context(), cloud.FileSystem{}, "")
 		if err != nil || who.ARN != "arn:aws:sts::123456789012:assumed-role/web/i-1" || who.KeyID != keyID || who.From != "EnvConfigCredentials" || !who.Expires.IsZero() || who.Unnamed != nil {
 			t.Errorf("%+v, %v", who, err)
 		}
 	})
 	t.Run("of a role ends", func(t *testing.T) {
 		newAPI(t, sts)
-		who, err := cloud.New(cloud.Options{}).Identity(t.Context(), "arn:aws:iam::123456789012:role/x")
+		who, err := cloud.New(cloud.Options{}).Identity(t.Context(), cloud.FileSystem{}, "arn:aws:iam::123456789012:role/x")
 		if err != nil || who.KeyID != "ASIAROLE" || who.Expires.IsZero() {
 			t.Errorf("%+v, %v", who, err)
 		}
 	})
 	t.Run("has no name if STS does not say it", func(t *testing.T) {
 		newAPI(t, func(w http.ResponseWriter, _ *http.Request) { refuse(w, http.StatusForbidden, "AccessDenied", "no") })
-		who, err := cloud.New(cloud.Options{}).Identity(t.Context(), "")
+		who, err := cloud.New(cloud.Options{}).Identity(t.Context(), cloud.FileSystem{}, "")
 		if err != nil || who.KeyID != keyID || who.ARN != "" || who.Unnamed == nil || strings.Contains(fmt.Sprintf("%+v", who), secretKey) {
 			t.Errorf("%+v, %v", who, err)
 		}
@@ -97,7 +97,7 @@ func TestIdentity(t *testing.T) {
 		}
 		t.Setenv("AWS_SHARED_CREDENTIALS_FILE", t.TempDir()+"/none")
 		t.Setenv("AWS_CONFIG_FILE", t.TempDir()+"/none")
-		_, err := cloud.New(cloud.Options{}).Identity(t.Context(), "")
+		_, err := cloud.New(cloud.Options{}).Identity(t.Context(), cloud.FileSystem{}, "")
 		if err == nil {
 			t.Fatal("there is one")
 		}

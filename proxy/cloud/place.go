@@ -38,15 +38,29 @@ const (
 // Region is the region that was set, by the operator or as the SDK's tools know it, or the
 // one that the host's metadata tell.
 func (c *Cloud) Region(ctx context.Context) (string, error) {
-	for _, set := range []string{c.options.Region, c.getenv("AWS_REGION"), c.getenv("AWS_DEFAULT_REGION")} {
-		if set != "" {
-			return set, nil
-		}
+	if region, _ := c.set(ctx); region != "" {
+		return region, nil
 	}
 	if region := c.here(ctx).region; region != "" {
 		return region, nil
 	}
 	return "", errNoRegion
+}
+
+// set is the region that was set, and where; "" if it was not.
+func (c *Cloud) set(ctx context.Context) (region, from string) {
+	for _, one := range []struct{ from, region string }{
+		{"AWS_REGION", c.options.Region}, {"AWS_REGION", c.getenv("AWS_REGION")}, {"AWS_DEFAULT_REGION", c.getenv("AWS_DEFAULT_REGION")},
+	} {
+		if one.region != "" {
+			return one.region, one.from
+		}
+	}
+	// Why the files cannot be read is told when credentials are needed.
+	if loaded, err := c.load(ctx, ""); err == nil && loaded.Region != "" {
+		return loaded.Region, "AWS's configuration file"
+	}
+	return "", ""
 }
 
 // HomeZone is the zone that was set, or the one that the host's metadata tell; "" if
