@@ -182,7 +182,7 @@ func serve(socket, data string) error {
 	settings.Driver.Data, settings.Driver.Locked, settings.Driver.Beside = data, true, kept.Beside()
 	settings.Driver.Listeners = kept
 	cloud.TrustAWS()
-	settings.Driver.Cloud = cloud.New(cloud.Options{Region: settings.Driver.Region, Zone: settings.Driver.Zone})
+	settings.Driver.Cloud = cloud.New(cloud.Options{Region: settings.Driver.Region, Zone: settings.Driver.Zone, Log: logger})
 	volumes, err := driver.New(settings.Driver, logger)
 	if err != nil {
 		logger.Error(err)

@@ -14,6 +14,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/efs"
+	"github.com/sirupsen/logrus"
 
 	identity "github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
 )
@@ -25,6 +26,8 @@ type Options struct {
 	Region, Zone string
 	// Resolver looks names up; nil: the host's.
 	Resolver *net.Resolver
+	// Log hears what is wrong and does not show yet; nil: nobody.
+	Log logrus.FieldLogger
 	// Getenv is for tests; nil: the environment.
 	Getenv func(string) string
 }

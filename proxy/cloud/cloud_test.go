@@ -252,7 +252,10 @@ func TestErrorsSayWhatToDoAndNoSecret(t *testing.T) {
 }
 
 func TestCredentialsAreAskedOnce(t *testing.T) {
-	a := newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+	a := newAPI(t, func(w http.ResponseWriter, r *http.Request) {
+		if got := r.FormValue("DurationSeconds"); got != "3600" {
+			t.Errorf("they are asked for %s seconds", got)
+		}
 		w.Header().Set("Content-Type", "text/xml")
 		fmt.Fprintf(w, `<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey>`+
 			`<SessionToken>t</SessionToken><Expiration>%s</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>`, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
