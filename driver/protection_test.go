@@ -52,6 +52,7 @@ type aws struct {
 	noClock error
 	given   int   // how often credentials were asked for
 	denied  error // why there are none
+	silent  bool  // they take until the context of who asks ends
 	hangs   bool  // all questions of Doctor take until their context ends
 }
 
@@ -98,7 +99,14 @@ func (a *aws) Targets(context.Context, cloud.FileSystem) (cloud.Told, error) {
 }
 
 // Credentials come from a cache: asking for them is no question to AWS.
-func (a *aws) Credentials(_ context.Context, _ cloud.FileSystem, role string) (efs.Credentials, error) {
+func (a *aws) Credentials(ctx context.Context, _ cloud.FileSystem, role string) (efs.Credentials, error) {
+	a.mu.Lock()
+	silent := a.silent
+	a.mu.Unlock()
+	if silent {
+		<-ctx.Done()
+		return efs.Credentials{}, ctx.Err()
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.given++
@@ -444,6 +452,29 @@ func TestOneVolumesIdentityEndsNoFailover(t *testing.T) {
 			t.Fatalf("it is in zone %v still", h.status("good")["zone"])
 		}
 	}
+}
+
+// AWS STS that is slow or out of reach is no news of the mount targets, nor of other volumes.
+func TestCredentialsThatHangAreOneVolumesTrouble(t *testing.T) {
+	e := newEFSHost(t)
+	e.create("good")
+	e.mount("good", "1")
+	e.set(func() { e.silent = true })
+	err := e.Create(t.Context(), "bad", opts("role=arn:aws:iam::123456789012:role/x"))
+	if err == nil {
+		err = mountOf(t.Context(), e.testHost, "bad", "1")
+	}
+	wantKind(t, err, driver.Unavailable, "no IAM credentials")
+	if text := err.Error(); strings.Contains(text, "mount target") || strings.Contains(text, "2049") {
+		t.Errorf("it blames the mount target: %s", text)
+	}
+	if trouble := e.status("good")["trouble"]; trouble != nil {
+		t.Errorf("the other volume has the trouble %v", trouble)
+	}
+	e.mount("good", "2")
+	e.create("another")
+	e.set(func() { e.silent = false })
+	e.mount("bad", "2")
 }
 
 // A volume in use whose role may not be assumed any more is looked after in the background;

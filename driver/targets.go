@@ -23,6 +23,9 @@ const (
 	// target in another zone answers within milliseconds; three lost SYNs take
 	// 7 s, and then nothing would be left of a call's budget for another target.
 	pingTimeout = 4 * time.Second
+	// identityTimeout bounds the question who this host is, which AWS STS answers for a
+	// role. It leaves half of what a call waits for a mount.
+	identityTimeout = 5 * time.Second
 	// resolveTimeout bounds the look-up of a server's name.
 	resolveTimeout = 5 * time.Second
 	// resolveAgain is how often a name is looked up again in the background.
@@ -270,7 +273,7 @@ func askTarget(ctx context.Context, target proxy.Target, ask question) error {
 	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
 	_, err := ask(ctx, target.Addr)
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, proxy.ErrIdentity) {
 		return fmt.Errorf("mount target %s: %w (nothing within %v)", target, errSilent, pingTimeout)
 	}
 	return err

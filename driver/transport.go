@@ -19,6 +19,7 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver/sunrpc"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/efs"
 )
 
 // transport is one kernel NFS client of one file system: the root mount, from
@@ -388,16 +389,26 @@ func (t *transport) preflight(ctx context.Context) (region string, err error) {
 	if region, err = t.fs.d.regionOf(ctx, t.fs.spec); err != nil {
 		return "", err
 	}
-	// Not in the time that a mount target has to answer: making it takes a while.
+	// Not in the time that a mount target has to answer: making it takes a while, and so may AWS STS.
 	if _, err := t.fs.d.tls.key.get(); err != nil {
 		return "", err
 	}
 	client := t.fs.d.tls.of(t.fs.spec, t.protection, region)
+	if err := ready(ctx, client); err != nil {
+		return "", fmt.Errorf("%s: %w", t.protection, err)
+	}
 	if err := t.fs.someTarget(ctx, client.Try); err != nil {
 		return "", fmt.Errorf("%s: %w", t.protection, err)
 	}
 	t.fs.checkByTLS(region)
 	return region, nil
+}
+
+// ready finds out whether this host can show who it is. What keeps it from that is no news of a mount target.
+func ready(ctx context.Context, client *efs.Client) error {
+	ctx, cancel := context.WithTimeout(ctx, identityTimeout)
+	defer cancel()
+	return client.Ready(ctx)
 }
 
 // checkByTLS has the file system's mount targets asked by TLS from now on: they have been

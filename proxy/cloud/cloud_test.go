@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -311,6 +312,20 @@ func TestARoleThatMayNotBeAssumed(t *testing.T) {
 				t.Errorf("%s\nadvice %q", said, advice)
 			}
 		})
+	}
+}
+
+func TestARoleThatAWSSTSIsSilentOn(t *testing.T) {
+	newAPI(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // only then the server hears that who asked has gone
+		<-r.Context().Done()
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := cloud.New(cloud.Options{}).Credentials(ctx, cloud.FileSystem{}, "arn:aws:iam::123456789012:role/volumes")
+	const want = "get credentials as arn:aws:iam::123456789012:role/volumes: no answer in time: check the route to AWS STS, or a VPC endpoint for it"
+	if err == nil || err.Error() != want || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -31,6 +31,9 @@ func explain(call, role string, err error) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
 		said, advice = "no answer in time", "check the route to AWS's API, or a VPC endpoint for it"
+		if role != "" && strings.HasPrefix(call, getCredentials) {
+			advice = "check the route to AWS STS, or a VPC endpoint for it"
+		}
 	case errors.As(err, &api):
 		said = strings.TrimSuffix(api.ErrorCode()+": "+api.ErrorMessage(), ".")
 		advice = adviceFor(api.ErrorCode(), permission(err, action, role))

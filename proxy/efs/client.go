@@ -94,6 +94,13 @@ func (c *Client) Secure(ctx context.Context, conn *net.TCPConn, target proxy.Tar
 	return nil, fmt.Errorf("mount target %s: %w", target, err)
 }
 
+// Ready makes what a connection shows, and keeps nothing but what [Client.Credentials] keeps: what AWS takes
+// to say who this host is costs no mount target's time then. An error is a [proxy.ErrIdentity].
+func (c *Client) Ready(ctx context.Context) error {
+	_, err := c.certificate(ctx)
+	return err
+}
+
 // Try connects to a mount target as [Client.Secure] does and returns how long NFS's NULL
 // took.
 func (c *Client) Try(ctx context.Context, addr netip.AddrPort) (time.Duration, error) {
