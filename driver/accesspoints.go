@@ -63,15 +63,24 @@ func (f *fileSystem) accessPointOf(ctx context.Context, record catalog.Record) (
 		}
 		root = through.Path
 	}
+	uid, gid := ownerOf(record.Options)
 	a := cloud.AccessPoint{
 		ID: record.AccessPointID, FileSystem: f.inCloud(), Path: path.Join(root, f.d.options.Root, record.Path),
-		UID: cmp.Or(record.Options.UID, record.Options.GID), GID: cmp.Or(record.Options.GID, record.Options.UID),
-		Mode: defaultMode, Owner: owner, Volume: record.Name,
+		UID: uid, GID: gid, Mode: defaultMode, Owner: owner, Volume: record.Name,
 	}
 	if record.Options.Mode != nil {
 		a.Mode = uint32(*record.Options.Mode)
 	}
 	return a, checkAccessPointPath(a.Path)
+}
+
+// ownerOf is whom a volume's new directory belongs to, as far as its options say. The server takes every
+// client of an access point for that user: with one of the two it is both, or the user could not write.
+func ownerOf(o catalog.Options) (uid, gid *uint32) {
+	if o.AccessPoint == catalog.OwnAccessPoint {
+		return cmp.Or(o.UID, o.GID), cmp.Or(o.GID, o.UID)
+	}
+	return o.UID, o.GID
 }
 
 // EFS's limits (docs.aws.amazon.com/efs/latest/ug/API_RootDirectory.html).

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,6 +47,49 @@ func TestAccessPointOfAVolumesOwn(t *testing.T) {
 	if exists(t, filepath.Join(e.export, "apps/web")) {
 		t.Error("the directory is still there")
 	}
+}
+
+// The directory is made before the access point, which then leaves it as it is: whom the server takes
+// every client for must be whom it belongs to.
+func TestAccessPointsUserHasTheDirectory(t *testing.T) {
+	for _, row := range []struct {
+		name     string
+		options  []string
+		uid, gid uint32
+	}{
+		{"with a uid alone", []string{"uid=1000"}, 1000, 1000},
+		{"with a gid alone", []string{"gid=1000"}, 1000, 1000},
+		{"with both", []string{"uid=1000", "gid=1001"}, 1000, 1001},
+		{"with neither", nil, 0, 0},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			e := newEFSHost(t)
+			e.create("web", append(row.options, "accesspoint=create")...)
+			info, err := os.Stat(filepath.Join(e.export, "web"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if owner, ok := info.Sys().(*syscall.Stat_t); !ok || owner.Uid != row.uid || owner.Gid != row.gid {
+				t.Errorf("the directory belongs to %d:%d", owner.Uid, owner.Gid)
+			}
+			for _, p := range e.accessPoints() {
+				if (p.UID == nil) != (row.options == nil) || p.UID != nil && (*p.UID != row.uid || *p.GID != row.gid) {
+					t.Errorf("access point %+v", p)
+				}
+			}
+		})
+	}
+	t.Run("and a volume without one has what was asked for", func(t *testing.T) {
+		e := newEFSHost(t)
+		e.create("web", "gid=1000")
+		info, err := os.Stat(filepath.Join(e.export, "web"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owner, ok := info.Sys().(*syscall.Stat_t); !ok || owner.Uid != 0 || owner.Gid != 1000 {
+			t.Errorf("the directory belongs to %d:%d", owner.Uid, owner.Gid)
+		}
+	})
 }
 
 func TestAccessPointOfAVolumesOwnOnBadDays(t *testing.T) {

@@ -480,11 +480,12 @@ const defaultMode = 0o755
 // would fail on it with less to go by.
 func setOwner(dir *tree.Dir, options catalog.Options) error {
 	var want tree.Owner
-	if options.UID != nil {
-		want.UID = *options.UID
+	uid, gid := ownerOf(options)
+	if uid != nil {
+		want.UID = *uid
 	}
-	if options.GID != nil {
-		want.GID = *options.GID
+	if gid != nil {
+		want.GID = *gid
 	}
 	have, err := dir.Owner()
 	if err != nil {
