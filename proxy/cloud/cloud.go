@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -28,8 +29,9 @@ type Options struct {
 	Resolver *net.Resolver
 	// Log hears what is wrong and does not show yet; nil: nobody.
 	Log logrus.FieldLogger
-	// Getenv is for tests; nil: the environment.
+	// Getenv and Routed are for tests; nil: the environment, this host's routes.
 	Getenv func(string) string
+	Routed func(netip.Addr) bool
 }
 
 // Cloud is what AWS tells. Make one with [New].

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -154,6 +155,40 @@ func TestTargets(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTargetsOfBothFamilies(t *testing.T) {
+	const four, six = "[a=10.0.1.1:2049]", "[a=[2001:db8::1]:2049]"
+	for _, row := range []struct {
+		name      string
+		four, six bool
+		want      string
+	}{
+		{"are taken by IPv4 where both have a route", true, true, four},
+		{"are taken by IPv4 where it alone has", true, false, four},
+		{"are taken by IPv6 where it alone has", false, true, six},
+		{"are taken by IPv4 where the network is not up yet", false, false, four},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+				answer(w, map[string]any{"MountTargets": []mountTarget{{State: "available", IPv4: "10.0.1.1", IPv6: "2001:db8::1", Zone: "a"}}})
+			})
+			routed := func(addr netip.Addr) bool { return addr.Is4() && row.four || addr.Is6() && row.six }
+			told, err := cloud.New(cloud.Options{Resolver: names(t, nil), Routed: routed}).Targets(t.Context(), cloud.FileSystem{ID: fileSystem})
+			if got := fmt.Sprint(told.Targets); err != nil || got != row.want {
+				t.Errorf("%s, %v, want %s", got, err, row.want)
+			}
+		})
+	}
+	t.Run("are looked at by this host's own routes", func(t *testing.T) {
+		newAPI(t, func(w http.ResponseWriter, _ *http.Request) {
+			answer(w, map[string]any{"MountTargets": []mountTarget{{State: "available", IPv4: "127.0.0.1", IPv6: "::1", Zone: "a"}}})
+		})
+		told, err := cloud.New(cloud.Options{Resolver: names(t, nil)}).Targets(t.Context(), cloud.FileSystem{ID: fileSystem})
+		if got := fmt.Sprint(told.Targets); err != nil || got != "[a=127.0.0.1:2049]" {
+			t.Errorf("%s, %v", got, err)
+		}
+	})
 }
 
 func TestTargetsOnSeveralPages(t *testing.T) {

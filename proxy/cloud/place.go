@@ -166,8 +166,14 @@ func (c *Cloud) askInstance(ctx context.Context) (place, error) {
 	if strings.EqualFold(c.getenv("AWS_EC2_METADATA_DISABLED"), "true") {
 		return place{}, errors.New("the instance metadata service is switched off (AWS_EC2_METADATA_DISABLED)")
 	}
+	const modeName = "AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE"
+	var mode imds.EndpointModeState
+	if err := mode.SetFromString(c.getenv(modeName)); err != nil {
+		return place{}, fmt.Errorf("setting %s=%q: allowed: IPv4, IPv6", modeName, c.getenv(modeName))
+	}
 	client := imds.New(imds.Options{
 		Endpoint:       c.getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT"),
+		EndpointMode:   mode,
 		EnableFallback: aws.FalseTernary,
 		HTTPClient:     &http.Client{Timeout: metadataLimit},
 	}, func(o *imds.Options) { o.Retryer = aws.NopRetryer{} })

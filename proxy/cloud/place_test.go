@@ -129,6 +129,19 @@ func TestPlaceWithoutMetadata(t *testing.T) {
 	}
 }
 
+func TestPlaceIsAskedByIPv6(t *testing.T) {
+	for _, row := range []struct{ mode, says string }{
+		{"IPv6", "http://[fd00:ec2::254]/"}, {"IPv9", `AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE="IPv9": allowed: IPv4, IPv6`},
+	} {
+		withMetadata(t, nil)
+		t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "")
+		t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", row.mode)
+		if p := cloud.New(cloud.Options{}).Place(t.Context()); p.Metadata == nil || !strings.Contains(p.Metadata.Error(), row.says) {
+			t.Errorf("%s: %v", row.mode, p.Metadata)
+		}
+	}
+}
+
 // A caller in a hurry says nothing about the metadata.
 func TestPlaceIsAskedAgainAfterAContextEnded(t *testing.T) {
 	withMetadata(t, func(w http.ResponseWriter, r *http.Request) { metadata(w, r, "eu-west-1b", "euw1-az3") })

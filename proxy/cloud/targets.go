@@ -105,7 +105,7 @@ func (c *Cloud) describe(ctx context.Context, fileSystem FileSystem) ([]proxy.Ta
 		all = append(all, page.MountTargets...)
 	}
 	name, id := c.home(ctx)
-	targets := usable(all, name, id)
+	targets := usable(all, name, id, c.routed())
 	if len(targets) == 0 {
 		return nil, fmt.Errorf("%s has no mount target that is available: make one in a zone of this host's network, and wait until it is", fileSystem.ID)
 	}
@@ -115,12 +115,12 @@ func (c *Cloud) describe(ctx context.Context, fileSystem FileSystem) ([]proxy.Ta
 // usable are the mount targets that serve, with the names of their zones as this host has
 // them. In another account the same name may mean another zone, and only the id tells; a zone
 // whose name is not to be relied on goes by its id.
-func usable(all []types.MountTargetDescription, homeName, homeID string) []proxy.Target {
+func usable(all []types.MountTargetDescription, homeName, homeID string, routed func(netip.Addr) bool) []proxy.Target {
 	var targets []proxy.Target
 	for _, one := range all {
-		addr, err := address(one)
+		addr, known := address(one, routed)
 		serves := one.LifeCycleState == types.LifeCycleStateAvailable || one.LifeCycleState == types.LifeCycleStateUpdating
-		if !serves || err != nil {
+		if !serves || !known {
 			continue
 		}
 		zone, id := aws.ToString(one.AvailabilityZoneName), aws.ToString(one.AvailabilityZoneId)
@@ -136,8 +136,29 @@ func usable(all []types.MountTargetDescription, homeName, homeID string) []proxy
 	return proxy.HomeFirst(targets, homeName)
 }
 
-func address(one types.MountTargetDescription) (netip.Addr, error) {
-	return netip.ParseAddr(cmp.Or(aws.ToString(one.IpAddress), aws.ToString(one.Ipv6Address)))
+// address is the one by IPv4, unless this host has a route to the one by IPv6 alone.
+func address(one types.MountTargetDescription, routed func(netip.Addr) bool) (addr netip.Addr, known bool) {
+	four, err := netip.ParseAddr(aws.ToString(one.IpAddress))
+	six, sixErr := netip.ParseAddr(aws.ToString(one.Ipv6Address))
+	if err != nil || sixErr == nil && !routed(four) && routed(six) {
+		return six, sixErr == nil
+	}
+	return four, true
+}
+
+// routed tells whether this host has a route to an address. Nothing is sent: connecting a datagram socket
+// only asks for it.
+func (c *Cloud) routed() func(netip.Addr) bool {
+	if c.options.Routed != nil {
+		return c.options.Routed
+	}
+	return func(addr netip.Addr) bool {
+		conn, err := net.Dial("udp", netip.AddrPortFrom(addr, nfsPort).String())
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
+	}
 }
 
 // zoneLetters are the last letters of the zones that a region may have.
