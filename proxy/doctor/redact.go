@@ -30,7 +30,9 @@ const (
 	awsPrefix = "AWS_"
 	// endpointPrefix is of where a service is, such as AWS_ENDPOINT_URL_STS.
 	endpointPrefix = "AWS_ENDPOINT_URL"
-	gone           = "[redacted]"
+	// proxySuffix is of where a proxy is, such as HTTPS_PROXY.
+	proxySuffix = "_PROXY"
+	gone        = "[redacted]"
 	// leastSecret is the length from which a value is looked for in other texts: a shorter one
 	// is part of words.
 	leastSecret = 6
@@ -69,13 +71,29 @@ func NewRedactor(environ []string) *Redactor {
 	r := &Redactor{}
 	for _, pair := range environ {
 		name, value, _ := strings.Cut(pair, "=")
-		if secretName(name) && !slices.Contains(quiet, name) && len(value) >= leastSecret {
-			r.secrets = append(r.secrets, value)
+		if secret := secretIn(name, value); len(secret) >= leastSecret {
+			r.secrets = append(r.secrets, secret)
 		}
 	}
 	// The longest first: a secret may begin with another one.
 	slices.SortFunc(r.secrets, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	return r
+}
+
+// secretIn is what of a variable's value must not stand in any text; "" if all may.
+func secretIn(name, value string) string {
+	switch {
+	case strings.HasSuffix(strings.ToUpper(name), proxySuffix):
+		// A user and a password, before an address that may come without "http://".
+		_, rest, found := strings.Cut(value, "://")
+		if !found {
+			rest = value
+		}
+		return rest[:max(strings.LastIndex(rest, "@"), 0)]
+	case secretName(name) && !slices.Contains(quiet, name):
+		return value
+	}
+	return ""
 }
 
 // secretName tells whether a variable's value is not shown.
