@@ -127,6 +127,7 @@ func (f *fileSystem) create(ctx context.Context, name string, w wanted) (err err
 }
 
 func (f *fileSystem) createOnce(ctx context.Context, name string, w wanted) error {
+	f.askFor(w.options)
 	location := f.spec.String()
 	type agreed struct {
 		record  catalog.Record

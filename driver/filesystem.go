@@ -46,6 +46,7 @@ type fileSystem struct {
 	emptied    time.Time     // when its trash was last looked through; see checkTrash
 
 	checking, refreshing, sweeping atomic.Bool   // one goroutine at a time does each
+	asksTLS, asksIAM               atomic.Bool   // see askFor
 	moves, recoveries              atomic.Uint64 // see watchRecovery
 
 	mu          sync.Mutex // guards the following fields
@@ -74,7 +75,11 @@ func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 
 // main is the transport of the catalogue.
 func (f *fileSystem) main() *transport {
-	return f.transport(nil, f.d.options.Volume.Via, f.mainProtection())
+	via, p := f.d.options.Volume.Via, f.mainProtection()
+	if p.TLS && via == viaDirect {
+		via = viaAuto // the setting is of volumes that ask for no TLS
+	}
+	return f.transport(nil, via, p)
 }
 
 // transport returns the one for these NFS options, this path and this protection.

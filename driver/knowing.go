@@ -54,7 +54,9 @@ func (d *Driver) fileSystemOf(k knowledge) (*fileSystem, error) {
 	if err != nil {
 		return nil, err
 	}
-	return d.fileSystem(spec), nil
+	f := d.fileSystem(spec)
+	f.askFor(k.Record.Options)
+	return f, nil
 }
 
 // discover looks a volume up in the home catalogue and keeps what it finds.

@@ -83,16 +83,31 @@ func (p protection) String() string {
 	return strings.Join(words, " ")
 }
 
-// mainProtection is that of a file system's catalogue: what the settings ask for.
+// mainProtection is that of a file system's catalogue: what the settings ask for, and of another file
+// system than the home one also what its volumes ask for.
 func (f *fileSystem) mainProtection() protection {
 	if f.spec.Kind != filesystem.EFS {
 		return protection{}
 	}
-	p := protection{TLS: f.d.options.Volume.TLS, IAM: f.d.options.Volume.IAM, Role: f.d.options.Volume.Role}
+	p := protection{TLS: f.d.options.Volume.TLS || f.asksTLS.Load(), IAM: f.d.options.Volume.IAM || f.asksIAM.Load(), Role: f.d.options.Volume.Role}
 	if f.spec == f.d.options.FileSystem && f.d.options.AccessPoint != "" {
 		p.AccessPoint, p.TLS = f.d.options.AccessPoint, true
 	}
 	return p
+}
+
+// askFor has the catalogue of another file system than the home one reached as a volume on it is to be:
+// no setting says how, and its policy may ask for it.
+func (f *fileSystem) askFor(o catalog.Options) {
+	if f.spec.Kind != filesystem.EFS || f.spec == f.d.options.FileSystem {
+		return
+	}
+	if o.TLS {
+		f.asksTLS.Store(true)
+	}
+	if o.IAM {
+		f.asksIAM.Store(true)
+	}
 }
 
 // protectionFor is that of a volume on this file system. One without an access point of its

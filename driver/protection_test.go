@@ -423,6 +423,39 @@ func TestAWSIsNotInThePathOfMounts(t *testing.T) {
 	}
 }
 
+// With a file system's id and a volume's options, and no setting at all.
+func TestCatalogueOfAnotherFileSystemIsReachedAsItsVolumesAre(t *testing.T) {
+	for _, via := range []string{"auto", "direct"} {
+		t.Run("EFS_VIA="+via, func(t *testing.T) {
+			var home string
+			e := newEFSHost(t, func(o *driver.Options) {
+				o.Cloud.(*aws).told = cloud.Told{Targets: o.Targets, Source: cloud.SourceAPI, HomeZone: "a"}
+				home = t.TempDir()
+				o.FileSystem, o.Targets = filesystem.Spec{Kind: filesystem.Directory, Dir: home}, nil
+				o.Volume.TLS, o.Volume.Via = false, via
+			})
+			// The mount targets speak nothing but TLS.
+			e.create("far", "filesystem="+fsID, "iam=on", "via=auto")
+			e.mount("far", "1")
+			if got, _ := e.status("far")["transport"].(string); got != "NFSv4.1, relay, TLS, IAM" {
+				t.Errorf("transport %q", got)
+			}
+			if !strings.Contains(e.certificates(), "AKID") {
+				t.Error("the catalogue was reached as nobody")
+			}
+			e.unmount("far", "1")
+			e.restart()
+			e.mount("far", "2")
+			other := newHost(t, "", func(o *driver.Options) {
+				data := o.Data
+				*o = e.options
+				o.Data, o.Host = data, "web-2"
+			})
+			other.mount("far", "1") // found by the home catalogue
+		})
+	}
+}
+
 // One volume's bad identity is no news of the mount targets: they are asked by nobody's.
 func TestOneVolumesIdentityEndsNoFailover(t *testing.T) {
 	e := newEFSHost(t)
