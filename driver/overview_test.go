@@ -113,11 +113,10 @@ func TestOverviewHasWhatEndedRelaysCounted(t *testing.T) {
 	if f.Ended != nil {
 		t.Errorf("before one has ended, they counted %+v", f.Ended)
 	}
-	conn, err := net.Dial("tcp", f.Transports[0].Listen.String())
-	if err != nil {
-		t.Fatal(err)
+	// The reset may be there before the connection is.
+	if conn, err := net.Dial("tcp", f.Transports[0].Listen.String()); err == nil {
+		defer conn.Close()
 	}
-	defer conn.Close()
 	eventually(t, "a process that is not the kernel is refused", func() bool { return h.Overview().FileSystems[0].Transports[0].Traffic.NotAdmitted == 1 })
 	h.CloseRelays()
 	f = h.Overview().FileSystems[0]
