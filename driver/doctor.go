@@ -59,7 +59,7 @@ func (d *Driver) examine(ctx context.Context, run *doctor.Runner) {
 		return struct{}{}, examineKernel(d.kernel, d.steers(), remote)
 	})
 	for _, f := range all {
-		e := examination{f: f, d: d, run: run, settings: settings, kernel: kernel, main: f.mainProtection(), who: map[string]cloud.Identity{}}
+		e := examination{f: f, d: d, run: run, settings: settings, kernel: kernel, main: f.main().protection, who: map[string]cloud.Identity{}}
 		e.all(ctx)
 	}
 }

@@ -66,6 +66,13 @@ func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 		d: d, spec: spec, slots: make(chan struct{}, callsAtOnce), lost: make(chan struct{}, 1),
 		transports: map[string]*transport{}, holdings: map[string]*holding{}, found: map[string]catalog.Found{},
 	}
+	if d.known != nil {
+		for _, k := range d.known.All() {
+			if k.FileSystem == spec.String() {
+				f.askFor(k.Record.Options)
+			}
+		}
+	}
 	f.presence = newPresence(f)
 	f.leaseStore = &leaseStore{f: f, signs: map[string]catalog.FoundHost{}}
 	f.leases = &lease.Keeper{Self: lease.Host{ID: d.host.id, Name: d.host.name}, Store: f.leaseStore}
@@ -75,11 +82,20 @@ func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 
 // main is the transport of the catalogue.
 func (f *fileSystem) main() *transport {
-	via, p := f.d.options.Volume.Via, f.mainProtection()
-	if p.TLS && via == viaDirect {
+	via := f.d.options.Volume.Via
+	set := f.transport(nil, via, f.mainProtection())
+	asked := f.askedProtection()
+	if asked == set.protection || set.established() != nil {
+		return set // what works is not left because a volume asks for more
+	}
+	if via == viaDirect {
 		via = viaAuto // the setting is of volumes that ask for no TLS
 	}
-	return f.transport(nil, via, p)
+	protected := f.transport(nil, via, asked)
+	if protected.refusedLately() && !set.refusedLately() {
+		return set // a host that cannot show who it is may still do without
+	}
+	return protected
 }
 
 // transport returns the one for these NFS options, this path and this protection.

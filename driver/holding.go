@@ -226,7 +226,7 @@ func (h *holding) end() {
 	}
 	delete(f.transports, "lease "+h.transport.clientIdentity)
 	f.mu.Unlock()
-	if err := f.d.uses.uncounted.Delete(h.volume); err != nil { // none can be there without the lease
+	if err := f.d.uses.forgetUncounted(h.volume); err != nil { // none can be there without the lease
 		f.d.log.WithField("volume", h.volume).Errorf("forget its containers: %v", err)
 	}
 	close(h.left)

@@ -114,7 +114,7 @@ func (f *fileSystem) usedTransports() map[*transport]bool {
 // unused are the volumes that are mounted and not used.
 func (d *Driver) unused() map[*fileSystem][]string {
 	unused := map[*fileSystem][]string{}
-	if d.uses.table == nil {
+	if d.uses.table == nil || d.uses.uncounted == nil {
 		return unused
 	}
 	for name, u := range d.uses.table.All() {

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/relay"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/status"
 )
 
@@ -44,6 +45,9 @@ func (f *fileSystem) usedElsewhereOnly(known map[string]knowledge) []status.Used
 		if _, mounted := f.d.uses.table.Get(name); mounted && known[name].FileSystem == f.spec.String() {
 			continue
 		}
+		if f.d.uses.has(name) && known[name].FileSystem == f.spec.String() {
+			hosts = append([]string{f.d.host.name}, hosts...) // containers that go on here uncounted
+		}
 		all = append(all, status.Used{Name: name, FileSystem: f.spec.String(), By: hosts})
 	}
 	return all
@@ -74,15 +78,14 @@ func (f *fileSystem) overview() status.FileSystem {
 		o.Trouble, o.Troubled = withAdvice(trouble), since
 	}
 	if f.spec.Kind != filesystem.Directory {
-		o.Transports, o.Ended = f.transportsOverview(), f.d.relays.endedOf(f)
+		o.Transports, o.Ended = f.transportsOverview()
 	}
 	return o
 }
 
 // transportsOverview are the root mounts, and the relays that have none since the last
-// start: containers' mounts use those as well.
-func (f *fileSystem) transportsOverview() []status.Transport {
-	var all []status.Transport
+// start: containers' mounts use those as well. What has ended of these is counted beside them.
+func (f *fileSystem) transportsOverview() (all []status.Transport, ended *relay.Stats) {
 	why := map[string]string{} // of relays, by where they listen
 	for _, s := range f.sessions() {
 		if s.path == viaRelay {
@@ -91,16 +94,15 @@ func (f *fileSystem) transportsOverview() []status.Transport {
 		}
 		all = append(all, status.Transport{Path: status.Direct, Why: s.whyFixed(), Target: f.targetInUse(s)})
 	}
-	for _, one := range f.d.relays.all() {
-		if one.fs == f {
-			traffic := one.Stats()
-			all = append(all, status.Transport{
-				Path: status.Relayed, Protection: one.protection.String(), Why: why[one.addr.String()], Target: one.Group.Current(), Listen: one.addr, Traffic: &traffic,
-			})
-		}
+	running, ended := f.d.relays.of(f)
+	for _, one := range running {
+		traffic := one.Stats()
+		all = append(all, status.Transport{
+			Path: status.Relayed, Protection: one.protection.String(), Why: why[one.addr.String()], Target: one.Group.Current(), Listen: one.addr, Traffic: &traffic,
+		})
 	}
 	slices.SortFunc(all, func(a, b status.Transport) int {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), a.Listen.Compare(b.Listen), a.Target.Addr.Compare(b.Target.Addr), cmp.Compare(a.Why, b.Why))
 	})
-	return all
+	return all, ended
 }

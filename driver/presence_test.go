@@ -270,6 +270,39 @@ func TestPresenceOverRestarts(t *testing.T) {
 			return err == nil && info.ModTime().After(old.Add(time.Minute))
 		})
 	})
+	t.Run("of a volume that is removed here ends, left over or not", func(t *testing.T) {
+		shared := t.TempDir()
+		k := &faults{}
+		a, b := newHost(t, shared, names(), func(o *driver.Options) { o.Kernel = k }), newHost(t, shared)
+		a.create("data")
+		a.create("other")
+		a.mount("data", "1")
+		a.mount("other", "1")
+		a.stop()
+		if mounted, err := k.Detach(a.point("data")); !mounted || err != nil {
+			t.Fatal(mounted, err)
+		}
+		a.start()
+		wantKind(t, b.Remove(t.Context(), "data"), driver.Conflict, "web-1")
+		a.remove("data")
+		b.create("data")
+		b.remove("data") // nobody uses the new one
+	})
+	t.Run("of a mount that Docker never heard of ends", func(t *testing.T) {
+		shared := t.TempDir()
+		a, b := newHost(t, shared, names()), newHost(t, shared)
+		a.create("data")
+		a.stop()
+		boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.rewriteState("mounts", fmt.Sprintf(`{"boot":%q,"counts":{"1":1},"unanswered":"1"}`, strings.TrimSpace(string(boot))))
+		a.start()
+		a.create("other")
+		a.mount("other", "1") // which writes the entry
+		b.remove("data")
+	})
 	t.Run("of the host ends", func(t *testing.T) {
 		shared := t.TempDir()
 		a, b := newHost(t, shared), newHost(t, shared)

@@ -83,21 +83,20 @@ func (p protection) String() string {
 	return strings.Join(words, " ")
 }
 
-// mainProtection is that of a file system's catalogue: what the settings ask for, and of another file
-// system than the home one also what its volumes ask for.
+// mainProtection is that of a file system's catalogue, as the settings ask for it.
 func (f *fileSystem) mainProtection() protection {
 	if f.spec.Kind != filesystem.EFS {
 		return protection{}
 	}
-	p := protection{TLS: f.d.options.Volume.TLS || f.asksTLS.Load(), IAM: f.d.options.Volume.IAM || f.asksIAM.Load(), Role: f.d.options.Volume.Role}
+	p := protection{TLS: f.d.options.Volume.TLS, IAM: f.d.options.Volume.IAM, Role: f.d.options.Volume.Role}
 	if f.spec == f.d.options.FileSystem && f.d.options.AccessPoint != "" {
 		p.AccessPoint, p.TLS = f.d.options.AccessPoint, true
 	}
 	return p
 }
 
-// askFor has the catalogue of another file system than the home one reached as a volume on it is to be:
-// no setting says how, and its policy may ask for it.
+// askFor notes how a volume is to be reached on another file system than the home one: no setting says so
+// for its catalogue, and its policy may ask for it. See [fileSystem.main].
 func (f *fileSystem) askFor(o catalog.Options) {
 	if f.spec.Kind != filesystem.EFS || f.spec == f.d.options.FileSystem {
 		return
@@ -105,9 +104,17 @@ func (f *fileSystem) askFor(o catalog.Options) {
 	if o.TLS {
 		f.asksTLS.Store(true)
 	}
-	if o.IAM {
+	if o.IAM && o.Role == "" { // a volume's role is not the catalogue's
 		f.asksIAM.Store(true)
 	}
+}
+
+// askedProtection is what the settings and the volumes ask for.
+func (f *fileSystem) askedProtection() protection {
+	p := f.mainProtection()
+	p.IAM = p.IAM || f.asksIAM.Load()
+	p.TLS = p.TLS || p.IAM || f.asksTLS.Load()
+	return p
 }
 
 // protectionFor is that of a volume on this file system. One without an access point of its

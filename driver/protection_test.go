@@ -456,6 +456,39 @@ func TestCatalogueOfAnotherFileSystemIsReachedAsItsVolumesAre(t *testing.T) {
 	}
 }
 
+// A volume that cannot be reached as it asks takes no catalogue away from those that can.
+func TestVolumeThatAsksForMoreLeavesTheCatalogueAsItIs(t *testing.T) {
+	for _, row := range []struct {
+		name    string
+		restart bool
+	}{
+		{"as long as it is connected", false},
+		{"and after a restart", true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			e := newEFSHost(t, func(o *driver.Options) {
+				at(proxytest.Serve(t, proxytest.Echo).Addr)(o)
+				o.Cloud.(*aws).told = cloud.Told{Targets: o.Targets, Source: cloud.SourceAPI, HomeZone: "a"}
+				o.FileSystem, o.Targets = filesystem.Spec{Kind: filesystem.Directory, Dir: t.TempDir()}, nil
+				o.Volume.TLS = false
+			})
+			e.create("plain", "filesystem="+fsID)
+			e.mount("plain", "1")
+			e.set(func() { e.nobody = errors.New("no role") })
+			if err := e.Create(t.Context(), "asks", opts("filesystem="+fsID, "iam=on", "accesspoint="+someAP)); err == nil {
+				t.Fatal("it was made")
+			}
+			if row.restart {
+				e.unmount("plain", "1")
+				e.restart()
+			}
+			e.create("another", "filesystem="+fsID)
+			e.mount("another", "1")
+			e.mount("plain", "2")
+		})
+	}
+}
+
 // One volume's bad identity is no news of the mount targets: they are asked by nobody's.
 func TestOneVolumesIdentityEndsNoFailover(t *testing.T) {
 	e := newEFSHost(t)

@@ -310,16 +310,21 @@ func (r *relays) countEnded(one *relayed) {
 	sum.AddCounters(one.Stats())
 }
 
-// endedOf is what a file system's relays have counted that were closed, nil if none was.
-func (r *relays) endedOf(f *fileSystem) *relay.Stats {
+// of are a file system's relays that run, and what those have counted that were closed, nil if none was. Each is
+// in one of the two.
+func (r *relays) of(f *fileSystem) (running []*relayed, ended *relay.Stats) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.ended[f] == nil {
-		return nil
+	for _, one := range r.running {
+		if one.fs == f {
+			running = append(running, one)
+		}
 	}
-	var copied relay.Stats
-	copied.AddCounters(*r.ended[f])
-	return &copied
+	if r.ended[f] != nil {
+		ended = &relay.Stats{}
+		ended.AddCounters(*r.ended[f])
+	}
+	return running, ended
 }
 
 // all are the relays that run.

@@ -45,6 +45,7 @@ func (d *Driver) remove(ctx context.Context, name string) error {
 	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
 		return err
 	}
+	d.withdraw(ctx, name) // a use that was left over here is none of the next volume of that name
 	return d.unlearn(name)
 }
 

@@ -86,6 +86,7 @@ func (f *fileSystem) knownTargets() *proxy.Group {
 // useTargets makes the group, which is checked until the Driver closes. Old news are
 // asked for again at once.
 func (f *fileSystem) useTargets(found whereabouts, old bool) *proxy.Group {
+	begin := f.position()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.group != nil {
@@ -93,7 +94,7 @@ func (f *fileSystem) useTargets(found whereabouts, old bool) *proxy.Group {
 	}
 	g := proxy.NewGroup(proxy.GroupOptions{
 		FileSystem: f.spec.String(), Home: cmp.Or(f.d.options.Zone, found.HomeZone), Return: f.d.options.Return, Check: f.check, Log: f.d.log,
-		Begin: f.position(), Drained: f.d.drainedZones(),
+		Begin: begin, Drained: f.d.drainedZones(),
 	}, found.Targets)
 	g.OnMove(f.moved)
 	f.group, f.whereabouts = g, found

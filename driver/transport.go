@@ -337,20 +337,42 @@ func (t *transport) openDirect(ctx context.Context) (*session, error) {
 	if _, err := t.fs.mountTargets(ctx); err != nil {
 		return nil, err
 	}
-	server := t.origin(ctx)
-	if !server.IsValid() {
-		var err error
-		if server, err = t.fs.findServer(ctx); err != nil {
-			return nil, err
-		}
+	s, err := t.openOrigin(ctx)
+	if s == nil && err == nil {
+		s, err = t.openCurrent(ctx)
 	}
-	s, err := t.openNFS(ctx, server, viaDirect)
 	if err != nil {
 		return nil, err
 	}
-	t.keepOrigin(server)
 	s.transport = t.fs.d.findTransport(s.root)
 	return s, nil
+}
+
+// openOrigin joins the kernel's NFS client that containers have, if there is one; else it returns nothing.
+func (t *transport) openOrigin(ctx context.Context) (*session, error) {
+	origin := t.origin(ctx)
+	if !origin.IsValid() {
+		return nil, nil
+	}
+	s, err := t.openNFS(ctx, origin, viaDirect)
+	if err != nil || t.fs.isTarget(s.serverNow()) {
+		return s, err
+	}
+	s.retire() // the client was none of this file system's any more, nor is the address
+	return nil, nil
+}
+
+// openCurrent mounts from the mount target in use.
+func (t *transport) openCurrent(ctx context.Context) (*session, error) {
+	server, err := t.fs.findServer(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := t.openNFS(ctx, server, viaDirect)
+	if err == nil {
+		t.keepOrigin(server)
+	}
+	return s, err
 }
 
 // openRelayed mounts through a relay of the transport's own. The kernel may join a mount to

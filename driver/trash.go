@@ -107,7 +107,7 @@ func (d *Driver) Restore(ctx context.Context, what, as string) (name string, err
 }
 
 // findTrashed needs only the file system that has the entry. By a volume's name all are asked, and those
-// that do not answer have nothing to say.
+// that do not answer may have a later one.
 func (d *Driver) findTrashed(ctx context.Context, what string) (*fileSystem, catalog.TrashEntry, error) {
 	ctx, enough := context.WithCancel(ctx)
 	defer enough()
@@ -129,6 +129,8 @@ func (d *Driver) findTrashed(ctx context.Context, what string) (*fileSystem, cat
 		return err
 	})
 	switch {
+	case at != nil && failed != nil && found.ID != what:
+		return nil, found, fmt.Errorf("there may be a later one of that name, give an entry's name (docker-volume-efs trash list): %w", failed)
 	case at != nil:
 		return at, found, found.Trouble
 	case failed != nil:

@@ -59,9 +59,14 @@ func (u *uses) has(name string) bool {
 func (u *uses) void(name string, goOn bool) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if current, _ := u.table.Get(name); goOn && current.total() > 0 {
+	current, _ := u.table.Get(name)
+	current.Counts = maps.Clone(current.Counts)
+	if id := current.Unanswered; current.Counts[id] > 0 {
+		current.Counts[id]-- // Docker never heard of it
+		current.Unanswered = ""
+	}
+	if goOn && current.total() > 0 {
 		older, _ := u.uncounted.Get(name)
-		current.Counts = maps.Clone(current.Counts)
 		for id, n := range older.Counts {
 			current.Counts[id] += n
 		}
@@ -70,6 +75,13 @@ func (u *uses) void(name string, goOn bool) error {
 		}
 	}
 	return u.table.Delete(name)
+}
+
+// forgetUncounted drops the uncounted uses of a volume.
+func (u *uses) forgetUncounted(name string) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.uncounted.Delete(name)
 }
 
 // releaseUncounted takes one mount of an ID away that is not counted, and reports whether that was

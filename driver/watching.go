@@ -78,9 +78,20 @@ func (d *Driver) checkFileSystem(ctx context.Context, f *fileSystem, inUse bool)
 		f.note(err)
 	}
 	if err == nil {
+		f.reach()
 		d.checkPresence(ctx, f)
 		d.checkTrash(ctx, f)
 		d.checkMounts(ctx, f)
+	}
+}
+
+// reach connects the transports again that containers have, also uncounted ones: what has no session is not
+// moved to another zone.
+func (f *fileSystem) reach() {
+	for t := range f.usedTransports() {
+		if t.lease == nil && t.established() == nil && !t.refusedLately() {
+			_, _ = t.current() // what keeps it from working, a Mount tells
+		}
 	}
 }
 
@@ -256,7 +267,7 @@ func (d *Driver) forgetRemoved(ctx context.Context, home *fileSystem, name strin
 	if err != nil || !gone {
 		return err == nil, err
 	}
-	if u, ok := d.uses.table.Get(name); ok && u.total() > 0 {
+	if d.uses.has(name) {
 		d.setTrouble(name, "another host has removed this volume while containers here use it")
 		return false, nil
 	}

@@ -32,8 +32,12 @@ type position struct {
 	Addr netip.AddrPort `json:"address"`
 }
 
-// position is where the file system was in an earlier run, zero if it was not moved since the boot.
+// position is where the file system was in an earlier run, zero if it was not moved since the boot or nothing
+// uses it any more: then home costs nobody a lock.
 func (f *fileSystem) position() netip.AddrPort {
+	if !f.d.fileSystemsInUse()[f] {
+		return netip.AddrPort{}
+	}
 	if kept, ok := f.d.zones.positions.Get(f.spec.String()); ok && kept.Boot == f.d.host.boot {
 		return kept.Addr
 	}
@@ -49,33 +53,53 @@ func (f *fileSystem) keepPosition(now proxy.Target) {
 // origin is the address by which the kernel knows the transport's NFS client, if containers still have it
 // mounted; else zero.
 func (t *transport) origin(ctx context.Context) netip.AddrPort {
-	f := t.fs
-	kept, ok := f.d.zones.origins.Get(t.identity(viaDirect))
-	if !ok || kept.Boot != f.d.host.boot || !f.usedTransports()[t] {
+	kept := t.usedOrigin()
+	// A mount by a dead address waits for it, unless the client was moved.
+	if kept.IsValid() && askTarget(ctx, t.fs.targetOf(kept), proxy.Ping) != nil && !t.fs.wasMoved(kept) {
 		return netip.AddrPort{}
 	}
-	// A mount by a dead address would hang, were there no such client after all.
-	if askTarget(ctx, f.targetOf(kept.Addr), proxy.Ping) != nil && !f.isConnected() {
-		return netip.AddrPort{}
-	}
-	return kept.Addr
+	return kept
 }
 
-// isConnected tells whether the kernel has a transport to one of the mount targets.
-func (f *fileSystem) isConnected() bool {
+// usedOrigin is what was kept, if containers have a mount of that identity.
+func (t *transport) usedOrigin() netip.AddrPort {
+	f, identity := t.fs, t.identity(viaDirect)
+	kept, ok := f.d.zones.origins.Get(identity)
+	if !ok || kept.Boot != f.d.host.boot {
+		return netip.AddrPort{}
+	}
+	for used := range f.usedTransports() {
+		if used.lease == nil && used.identity(viaDirect) == identity {
+			return kept.Addr
+		}
+	}
+	return netip.AddrPort{}
+}
+
+// wasMoved tells whether the kernel has nothing at an address any more, and something at the mount target in use.
+func (f *fileSystem) wasMoved(from netip.AddrPort) bool {
 	group := f.knownTargets()
 	if group == nil || f.d.rpc == nil {
 		return false
 	}
 	all, err := f.d.rpc.Transports()
-	return err == nil && slices.ContainsFunc(group.State().Targets, func(target proxy.TargetState) bool {
-		return slices.ContainsFunc(all, func(t sunrpc.Transport) bool {
-			return t.Connected && netip.AddrPortFrom(t.Server, t.ServerPort) == target.Addr
-		})
-	})
+	at := func(addr netip.AddrPort) bool {
+		return slices.ContainsFunc(all, func(t sunrpc.Transport) bool { return t.Server == addr.Addr() })
+	}
+	return err == nil && !at(from) && at(group.Current().Addr)
 }
 
+// isTarget tells whether an address is one of the file system's mount targets.
+func (f *fileSystem) isTarget(addr netip.AddrPort) bool {
+	group := f.knownTargets()
+	return group != nil && slices.ContainsFunc(group.State().Targets, func(t proxy.TargetState) bool { return t.Addr == addr })
+}
+
+// keepOrigin keeps by which address the transport's client was made. The one that containers have stays known.
 func (t *transport) keepOrigin(server netip.AddrPort) {
+	if t.usedOrigin().IsValid() {
+		return
+	}
 	if err := t.fs.d.zones.origins.Put(t.identity(viaDirect), position{t.fs.d.host.boot, server}); err != nil {
 		t.fs.d.log.WithField("filesystem", t.fs.spec).Errorf("remember by which address it is mounted: %v", err)
 	}
@@ -114,6 +138,11 @@ func (d *Driver) Drain(zone string, on bool) error {
 	}
 	if err := d.keepDrained(zone, on); err != nil {
 		return err
+	}
+	for _, f := range d.allFileSystems() { // one may have come into use meanwhile
+		if group := f.knownTargets(); group != nil {
+			_ = group.Drain(zone, on) // what it says was said before
+		}
 	}
 	if on {
 		notLeft = append(notLeft, d.awaitLeft(zone)...)

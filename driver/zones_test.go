@@ -52,13 +52,28 @@ func TestMountsStayInTheirZoneOverARestart(t *testing.T) {
 	h.restart()
 	h.mount("data", "3")
 	in("no longer drained", "a", "")
+	for _, id := range []string{"1", "2", "3"} {
+		h.unmount("data", id)
+	}
+	h.restart()
+	h.mount("data", "4")
+	in("after a restart with nothing in use", "b", "")
+	h.unmount("data", "4")
+	if err := h.Drain("b", true); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Drain("b", false); err != nil {
+		t.Fatal(err)
+	}
+	in("drained and not", "a", "")
+	h.mount("data", "5")
 	h.stop()
 	kept := stateOf("fs-0123456789abcdef0", `{"boot":"another boot","address":"`+h.options.Targets[0].Addr.String()+`"}`)
 	if err := os.WriteFile(filepath.Join(h.options.Data, "state/positions"), kept, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	h.start()
-	h.mount("data", "4")
+	h.mount("data", "6")
 	in("after a reboot", "b", "")
 }
 
