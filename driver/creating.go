@@ -134,13 +134,17 @@ func (f *fileSystem) createOnce(ctx context.Context, name string, w wanted) erro
 		catalog string
 		fresh   bool
 	}
-	a, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, s *session) (agreed, error) {
+	agree := func(ctx context.Context, c *catalog.Catalog, s *session) (agreed, error) {
 		if err := c.CheckFormat(); err != nil {
 			return agreed{}, err
 		}
 		record, fresh, err := f.agree(ctx, c, s, name, w)
 		return agreed{record, c.ID(), fresh}, err
-	})
+	}
+	a, err := withCatalog(ctx, f, agree)
+	if err != nil && f.preferAsked(err) {
+		a, err = withCatalog(ctx, f, agree)
+	}
 	if err != nil {
 		return err
 	}

@@ -51,6 +51,7 @@ type fileSystem struct {
 
 	mu          sync.Mutex // guards the following fields
 	transports  map[string]*transport
+	catalogueBy *transport          // by which the catalogue was reached last; see main
 	holdings    map[string]*holding // of exclusive volumes, by name
 	group       *proxy.Group        // nil until it is needed, and of a local directory
 	tls         *efs.Client         // of a protected transport in use, nil if there is none
@@ -78,24 +79,6 @@ func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 	f.leases = &lease.Keeper{Self: lease.Host{ID: d.host.id, Name: d.host.name}, Store: f.leaseStore}
 	f.deleting = rate.NewLimiter(deletesPerSecond, deletesAtOnce)
 	return f
-}
-
-// main is the transport of the catalogue.
-func (f *fileSystem) main() *transport {
-	via := f.d.options.Volume.Via
-	set := f.transport(nil, via, f.mainProtection())
-	asked := f.askedProtection()
-	if asked == set.protection || set.established() != nil {
-		return set // what works is not left because a volume asks for more
-	}
-	if via == viaDirect {
-		via = viaAuto // the setting is of volumes that ask for no TLS
-	}
-	protected := f.transport(nil, via, asked)
-	if protected.refusedLately() && !set.refusedLately() {
-		return set // a host that cannot show who it is may still do without
-	}
-	return protected
 }
 
 // transport returns the one for these NFS options, this path and this protection.
@@ -248,7 +231,16 @@ func inSession[T any](ctx context.Context, t *transport, question func(context.C
 
 // withCatalog runs a question on the file system's catalogue.
 func withCatalog[T any](ctx context.Context, f *fileSystem, question func(context.Context, *catalog.Catalog, *session) (T, error)) (T, error) {
-	return inSession(ctx, f.main(), func(ctx context.Context, s *session) (T, error) {
+	by := f.main()
+	answer, err := onCatalogue(ctx, f, by, question)
+	if now := f.main(); now != by && errors.Is(err, proxy.ErrIdentity) {
+		return onCatalogue(ctx, f, now, question)
+	}
+	return answer, err
+}
+
+func onCatalogue[T any](ctx context.Context, f *fileSystem, by *transport, question func(context.Context, *catalog.Catalog, *session) (T, error)) (T, error) {
+	return inSession(ctx, by, func(ctx context.Context, s *session) (T, error) {
 		c, err := s.openCatalog(f.d.host.name)
 		if err != nil {
 			var none T

@@ -95,28 +95,6 @@ func (f *fileSystem) mainProtection() protection {
 	return p
 }
 
-// askFor notes how a volume is to be reached on another file system than the home one: no setting says so
-// for its catalogue, and its policy may ask for it. See [fileSystem.main].
-func (f *fileSystem) askFor(o catalog.Options) {
-	if f.spec.Kind != filesystem.EFS || f.spec == f.d.options.FileSystem {
-		return
-	}
-	if o.TLS {
-		f.asksTLS.Store(true)
-	}
-	if o.IAM && o.Role == "" { // a volume's role is not the catalogue's
-		f.asksIAM.Store(true)
-	}
-}
-
-// askedProtection is what the settings and the volumes ask for.
-func (f *fileSystem) askedProtection() protection {
-	p := f.mainProtection()
-	p.IAM = p.IAM || f.asksIAM.Load()
-	p.TLS = p.TLS || p.IAM || f.asksTLS.Load()
-	return p
-}
-
 // protectionFor is that of a volume on this file system. One without an access point of its
 // own comes by the catalogue's, where its path is.
 func (f *fileSystem) protectionFor(r catalog.Record) protection {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -453,6 +454,32 @@ func TestCatalogueOfAnotherFileSystemIsReachedAsItsVolumesAre(t *testing.T) {
 			})
 			other.mount("far", "1") // found by the home catalogue
 		})
+	}
+}
+
+// Whoever reads that he may not write, and asks for more then, is not told the same again.
+func TestReadOnlyCatalogueIsReachedAsTheNextVolumeAsks(t *testing.T) {
+	e := newEFSHost(t, func(o *driver.Options) {
+		at(proxytest.Serve(t, proxytest.Echo).Addr)(o)
+		o.Cloud.(*aws).told = cloud.Told{Targets: o.Targets, Source: cloud.SourceAPI, HomeZone: "a"}
+		o.FileSystem, o.Targets = filesystem.Spec{Kind: filesystem.Directory, Dir: t.TempDir()}, nil
+		o.Volume.TLS = false
+	})
+	e.create("first", "filesystem="+fsID)
+	if err := errors.Join(syscall.Mount(e.export, e.export, "", syscall.MS_BIND, ""), syscall.Mount("", e.export, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, "")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(e.export, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	e.restart()
+	wantKind(t, e.Create(t.Context(), "plain", opts("filesystem="+fsID)), driver.Failed, "read-only")
+	// The mount target speaks no TLS here, which shows that it was tried.
+	err := e.Create(t.Context(), "asks", opts("filesystem="+fsID, "tls=on"))
+	if err == nil || strings.Contains(err.Error(), "read-only") || !strings.Contains(err.Error(), "tls") {
+		t.Errorf("it says %v", err)
 	}
 }
 

@@ -37,6 +37,8 @@ type transport struct {
 	mu      sync.Mutex // guards the following fields; never held over a mount
 	attempt *attempt
 	refused time.Time // when this identity was refused, if that was how the latest attempt ended
+	lacking bool      // that was because this host could not show who it is
+	reached time.Time // when it was connected without a call; see fileSystem.reach
 }
 
 // attempt is one try to mount. A mount cannot be taken back, so whoever comes
@@ -226,7 +228,7 @@ func (t *transport) try(current *attempt) {
 	if err != nil {
 		t.attempt = nil
 		if ofOneIdentity(err) {
-			t.refused = time.Now()
+			t.refused, t.lacking = time.Now(), errors.Is(err, proxy.ErrIdentity)
 		}
 	}
 	t.mu.Unlock()
@@ -249,6 +251,13 @@ func (t *transport) refusedLately() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return !t.refused.IsZero() && time.Since(t.refused) < refusalPause
+}
+
+// unprovenLately tells whether that was because this host could not show who it is.
+func (t *transport) unprovenLately() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lacking && !t.refused.IsZero() && time.Since(t.refused) < refusalPause
 }
 
 // reset gives a session up, so that the next call mounts anew. Volumes that

@@ -78,21 +78,34 @@ func (d *Driver) checkFileSystem(ctx context.Context, f *fileSystem, inUse bool)
 		f.note(err)
 	}
 	if err == nil {
-		f.reach()
 		d.checkPresence(ctx, f)
 		d.checkTrash(ctx, f)
 		d.checkMounts(ctx, f)
+		f.reach()
 	}
 }
+
+// reachAgain is when a transport is tried again that could not be connected without a call.
+const reachAgain = 5 * time.Minute
 
 // reach connects the transports again that containers have, also uncounted ones: what has no session is not
 // moved to another zone.
 func (f *fileSystem) reach() {
 	for t := range f.usedTransports() {
-		if t.lease == nil && t.established() == nil && !t.refusedLately() {
-			_, _ = t.current() // what keeps it from working, a Mount tells
+		if t.lease == nil && t.established() == nil && t.mayReach() {
+			_, _ = t.current() // what keeps it from working is noted
 		}
 	}
+}
+
+func (t *transport) mayReach() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.reached.IsZero() && time.Since(t.reached) < reachAgain {
+		return false
+	}
+	t.reached = time.Now()
+	return true
 }
 
 // checkPresence renews this host's entry and looks at the others'.

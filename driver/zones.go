@@ -35,11 +35,15 @@ type position struct {
 // position is where the file system was in an earlier run, zero if it was not moved since the boot or nothing
 // uses it any more: then home costs nobody a lock.
 func (f *fileSystem) position() netip.AddrPort {
-	if !f.d.fileSystemsInUse()[f] {
-		return netip.AddrPort{}
-	}
-	if kept, ok := f.d.zones.positions.Get(f.spec.String()); ok && kept.Boot == f.d.host.boot {
+	kept, ok := f.d.zones.positions.Get(f.spec.String())
+	switch {
+	case !ok:
+	case kept.Boot == f.d.host.boot && f.d.fileSystemsInUse()[f]:
 		return kept.Addr
+	default: // or the next start would go there, from home
+		if err := f.d.zones.positions.Delete(f.spec.String()); err != nil {
+			f.d.log.WithField("filesystem", f.spec).Errorf("forget its mount target: %v", err)
+		}
 	}
 	return netip.AddrPort{}
 }
@@ -55,7 +59,7 @@ func (f *fileSystem) keepPosition(now proxy.Target) {
 func (t *transport) origin(ctx context.Context) netip.AddrPort {
 	kept := t.usedOrigin()
 	// A mount by a dead address waits for it, unless the client was moved.
-	if kept.IsValid() && askTarget(ctx, t.fs.targetOf(kept), proxy.Ping) != nil && !t.fs.wasMoved(kept) {
+	if kept.IsValid() && askTarget(ctx, t.fs.targetOf(kept), proxy.Ping) != nil && !t.fs.wasMoved(ctx, kept) {
 		return netip.AddrPort{}
 	}
 	return kept
@@ -69,17 +73,18 @@ func (t *transport) usedOrigin() netip.AddrPort {
 		return netip.AddrPort{}
 	}
 	for used := range f.usedTransports() {
-		if used.lease == nil && used.identity(viaDirect) == identity {
+		if used.lease == nil && used.via != viaRelay && !used.TLS && used.identity(viaDirect) == identity {
 			return kept.Addr
 		}
 	}
 	return netip.AddrPort{}
 }
 
-// wasMoved tells whether the kernel has nothing at an address any more, and something at the mount target in use.
-func (f *fileSystem) wasMoved(from netip.AddrPort) bool {
+// wasMoved tells whether the kernel has nothing at an address any more, and something at the mount target in use,
+// which answers.
+func (f *fileSystem) wasMoved(ctx context.Context, from netip.AddrPort) bool {
 	group := f.knownTargets()
-	if group == nil || f.d.rpc == nil {
+	if group == nil || f.d.rpc == nil || askTarget(ctx, group.Current(), proxy.Ping) != nil {
 		return false
 	}
 	all, err := f.d.rpc.Transports()
