@@ -92,7 +92,7 @@ const reachAgain = 5 * time.Minute
 // moved to another zone.
 func (f *fileSystem) reach() {
 	for t := range f.usedTransports() {
-		if t.lease == nil && t.established() == nil && t.mayReach() {
+		if t.lease == nil && t.established() == nil && !t.refusedLately() && t.mayReach() {
 			_, _ = t.current() // what keeps it from working is noted
 		}
 	}
