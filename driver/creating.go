@@ -189,7 +189,7 @@ func (f *fileSystem) agree(ctx context.Context, c *catalog.Catalog, s *session, 
 	case err == nil:
 		return record, false, nil
 	case errors.Is(err, catalog.ErrDamaged):
-		if used := f.refuseReplacing(c, name); used != nil {
+		if used := f.refuseReplacing(ctx, c, name); used != nil {
 			return catalog.Record{}, false, fmt.Errorf("%w, and is not made again as long as containers use the volume: %w", err, used)
 		}
 		aside, asideErr := c.SetAside(name)
@@ -235,12 +235,24 @@ func (f *fileSystem) agree(ctx context.Context, c *catalog.Catalog, s *session, 
 }
 
 // refuseReplacing refuses to make the record of a volume in use anew: the lease of an exclusive one would be
-// another than its holder's, and two hosts could write.
-func (f *fileSystem) refuseReplacing(c *catalog.Catalog, name string) error {
-	if f.d.uses.has(name) {
-		return conflict{errors.New("stop its containers on this host first")}
+// another than its holder's, and two hosts could write. Hosts that may just have ceased to use it have a moment.
+func (f *fileSystem) refuseReplacing(ctx context.Context, c *catalog.Catalog, name string) error {
+	for begun := time.Now(); ; {
+		err := f.presence.refuseUsed(c, name)
+		if f.d.uses.has(name) {
+			err = conflict{errors.New("stop its containers on this host first")}
+		}
+		if err == nil || time.Since(begun) > freeLimit {
+			return err
+		}
+		pause := time.NewTimer(freePause)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return err
+		}
 	}
-	return f.presence.refuseUsed(c, name)
 }
 
 // refuseLeaving refuses a volume whose directory is about to go to the trash with
