@@ -26,18 +26,25 @@ func listen(t *testing.T) (*net.TCPListener, netip.AddrPort) {
 	return listener, listener.Addr().(*net.TCPAddr).AddrPort()
 }
 
-func TestADeadConnectionEndsWhicheverSideMadeIt(t *testing.T) {
+// connect returns both ends of a connection.
+func connect(t *testing.T) (dialled, accepted *net.TCPConn) {
+	t.Helper()
 	listener, addr := listen(t)
 	dialled, err := tcp.Dial(t.Context(), addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dialled.Close()
-	accepted, err := listener.AcceptTCP()
+	t.Cleanup(func() { _ = dialled.Close() })
+	accepted, err = listener.AcceptTCP()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer accepted.Close()
+	t.Cleanup(func() { _ = accepted.Close() })
+	return dialled, accepted
+}
+
+func TestADeadConnectionEndsWhicheverSideMadeIt(t *testing.T) {
+	dialled, accepted := connect(t)
 	if err := tcp.Accepted(accepted); err != nil {
 		t.Fatal(err)
 	}
@@ -74,16 +81,7 @@ func TestADeadConnectionEndsWhicheverSideMadeIt(t *testing.T) {
 }
 
 func TestAcceptedSaysThatAConnectionIsClosed(t *testing.T) {
-	listener, addr := listen(t)
-	dialled, err := tcp.Dial(t.Context(), addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dialled.Close()
-	accepted, err := listener.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, accepted := connect(t)
 	_ = accepted.Close()
 	if err := tcp.Accepted(accepted); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("the error is %v", err)
