@@ -30,6 +30,18 @@ func (u use) total() int {
 	return n
 }
 
+// without is the use with one mount of an ID less, which it has.
+func (u use) without(id string) use {
+	u.Counts = maps.Clone(u.Counts)
+	if u.Counts[id]--; u.Counts[id] == 0 {
+		delete(u.Counts, id)
+	}
+	if u.Unanswered == id {
+		u.Unanswered = ""
+	}
+	return u
+}
+
 // uses keeps the counts of all volumes. They outlive a crash of the plugin; a
 // reboot makes them void.
 type uses struct {
@@ -60,12 +72,11 @@ func (u *uses) void(name string, goOn bool) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	current, _ := u.table.Get(name)
-	current.Counts = maps.Clone(current.Counts)
 	if id := current.Unanswered; current.Counts[id] > 0 {
-		current.Counts[id]-- // Docker never heard of it
-		current.Unanswered = ""
+		current = current.without(id) // Docker never heard of it
 	}
 	if goOn && current.total() > 0 {
+		current.Counts = maps.Clone(current.Counts)
 		older, _ := u.uncounted.Get(name)
 		for id, n := range older.Counts {
 			current.Counts[id] += n
@@ -93,11 +104,7 @@ func (u *uses) releaseUncounted(name, id string) (last bool, err error) {
 	if !ok || current.Counts[id] == 0 {
 		return false, nil
 	}
-	current.Counts = maps.Clone(current.Counts)
-	if current.Counts[id]--; current.Counts[id] == 0 {
-		delete(current.Counts, id)
-	}
-	if current.total() > 0 {
+	if current = current.without(id); current.total() > 0 {
 		return false, u.uncounted.Put(name, current)
 	}
 	return true, u.uncounted.Delete(name)
@@ -142,12 +149,6 @@ func (u *uses) release(name, id string) (left int, changed bool, err error) {
 	if !ok || current.Counts[id] == 0 {
 		return current.total(), false, nil
 	}
-	current.Counts = maps.Clone(current.Counts)
-	if current.Counts[id]--; current.Counts[id] == 0 {
-		delete(current.Counts, id)
-	}
-	if current.Unanswered == id {
-		current.Unanswered = ""
-	}
+	current = current.without(id)
 	return current.total(), true, u.table.Put(name, current)
 }
