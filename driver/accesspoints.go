@@ -56,7 +56,7 @@ func (f *fileSystem) accessPointOf(ctx context.Context, record catalog.Record) (
 		return cloud.AccessPoint{}, err
 	}
 	root := "/"
-	if main := f.mainProtection(); main.AccessPoint != "" {
+	if main := f.settingsProtection(); main.AccessPoint != "" {
 		through, err := f.d.options.Cloud.AccessPoint(ctx, f.inCloud(), main.Role, main.AccessPoint)
 		if err != nil {
 			return cloud.AccessPoint{}, err

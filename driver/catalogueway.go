@@ -26,7 +26,7 @@ func (f *fileSystem) askFor(o catalog.Options) {
 
 // askedProtection is what the settings and the volumes ask for.
 func (f *fileSystem) askedProtection() protection {
-	p := f.mainProtection()
+	p := f.settingsProtection()
 	p.IAM = p.IAM || f.asksIAM.Load()
 	p.TLS = p.TLS || p.IAM || f.asksTLS.Load()
 	return p
@@ -36,7 +36,7 @@ func (f *fileSystem) askedProtection() protection {
 // connected. A host that cannot show who it is does without; who is refused does not.
 func (f *fileSystem) main() *transport {
 	via := f.d.options.Volume.Via
-	set := f.transport(nil, via, f.mainProtection())
+	set := f.transport(nil, via, f.settingsProtection())
 	asked := f.askedProtection()
 	f.mu.Lock()
 	last := f.catalogueBy

@@ -207,7 +207,7 @@ func (f *fileSystem) agree(ctx context.Context, c *catalog.Catalog, s *session, 
 	if err := f.protectionFor(record).allows(f.spec, w.options.Via); err != nil {
 		return catalog.Record{}, false, err
 	}
-	if home := f.mainProtection().AccessPoint; home != "" && home == w.options.AccessPoint {
+	if home := f.settingsProtection().AccessPoint; home != "" && home == w.options.AccessPoint {
 		return catalog.Record{}, false, invalid{fmt.Errorf("option accesspoint=%q: the catalogue and all volumes are reached by that one already (EFS_ACCESS_POINT): leave the option out", home)}
 	}
 	if !record.Foreign() {
@@ -237,22 +237,12 @@ func (f *fileSystem) agree(ctx context.Context, c *catalog.Catalog, s *session, 
 // refuseReplacing refuses to make the record of a volume in use anew: the lease of an exclusive one would be
 // another than its holder's, and two hosts could write. Hosts that may just have ceased to use it have a moment.
 func (f *fileSystem) refuseReplacing(ctx context.Context, c *catalog.Catalog, name string) error {
-	for begun := time.Now(); ; {
-		err := f.presence.refuseUsed(c, name)
+	return soonFree(ctx, func() error {
 		if f.d.uses.has(name) {
-			err = conflict{errors.New("stop its containers on this host first")}
+			return conflict{errors.New("stop its containers on this host first")}
 		}
-		if err == nil || time.Since(begun) > freeLimit {
-			return err
-		}
-		pause := time.NewTimer(freePause)
-		select {
-		case <-pause.C:
-		case <-ctx.Done():
-			pause.Stop()
-			return err
-		}
-	}
+		return f.presence.refuseUsed(c, name)
+	})
 }
 
 // refuseLeaving refuses a volume whose directory is about to go to the trash with

@@ -87,7 +87,7 @@ func (d *Driver) examineSettings(context.Context) (struct{}, doctor.Finding) {
 		return none, doctor.Fail("wrong: nothing is mounted until they are changed", why, do)
 	}
 	words := []string{"file system " + d.options.FileSystem.String(), "root " + d.options.Root, "via " + d.options.Volume.Via}
-	if p := d.home().mainProtection().String(); p != "" {
+	if p := d.home().settingsProtection().String(); p != "" {
 		words = append(words, p)
 	}
 	return none, doctor.Fine("%s", strings.Join(words, ", "))

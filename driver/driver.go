@@ -227,41 +227,44 @@ func (d *Driver) openState() error {
 	if d.host, err = newHost(dir, d.options.Host); err != nil {
 		return err
 	}
-	var report state.Report
-	if d.known, report, err = state.Open[knowledge](filepath.Join(dir, volumesTable), state.Durable); err != nil {
+	var damaged bool
+	if d.known, damaged, err = openTable[knowledge](d, volumesTable, state.Durable); err != nil {
 		return err
 	}
-	d.amnesia.Store(report.Damaged > 0)
-	d.reportDamage(volumesTable, report)
-	if d.uses.table, report, err = state.Open[use](filepath.Join(dir, mountsTable), state.Volatile); err != nil {
+	d.amnesia.Store(damaged)
+	if d.uses.table, _, err = openTable[use](d, mountsTable, state.Volatile); err != nil {
 		return err
 	}
-	d.reportDamage(mountsTable, report)
-	if d.uses.uncounted, report, err = state.Open[use](filepath.Join(dir, uncountedTable), state.Volatile); err != nil {
+	if d.uses.uncounted, _, err = openTable[use](d, uncountedTable, state.Volatile); err != nil {
 		return err
 	}
-	d.reportDamage(uncountedTable, report)
-	if d.targets, report, err = state.Open[whereabouts](filepath.Join(dir, targetsTable), state.Durable); err != nil {
+	if d.targets, _, err = openTable[whereabouts](d, targetsTable, state.Durable); err != nil {
 		return err
 	}
-	d.reportDamage(targetsTable, report)
-	if d.zones.positions, report, err = state.Open[position](filepath.Join(dir, positionsTable), state.Volatile); err != nil {
+	if d.zones.positions, _, err = openTable[position](d, positionsTable, state.Volatile); err != nil {
 		return err
 	}
-	d.reportDamage(positionsTable, report)
-	if d.zones.origins, report, err = state.Open[position](filepath.Join(dir, originsTable), state.Volatile); err != nil {
+	if d.zones.origins, _, err = openTable[position](d, originsTable, state.Volatile); err != nil {
 		return err
 	}
-	d.reportDamage(originsTable, report)
-	if d.zones.drained, report, err = state.Open[time.Time](filepath.Join(dir, drainedTable), state.Durable); err != nil {
+	if d.zones.drained, _, err = openTable[time.Time](d, drainedTable, state.Durable); err != nil {
 		return err
 	}
-	d.reportDamage(drainedTable, report)
-	if d.relays.endpoints, report, err = state.Open[endpoint](filepath.Join(dir, relaysTable), state.Volatile); err != nil {
-		return err
+	d.relays.endpoints, _, err = openTable[endpoint](d, relaysTable, state.Volatile)
+	return err
+}
+
+// openTable opens one table of the state, and tells whether it was damaged.
+func openTable[T any](d *Driver, name string, durability state.Durability) (table *state.Table[T], damaged bool, err error) {
+	table, report, err := state.Open[T](filepath.Join(d.options.Data, stateDir, name), durability)
+	if err != nil {
+		return nil, false, err
 	}
-	d.reportDamage(relaysTable, report)
-	return nil
+	if report.Damaged > 0 {
+		d.log.Errorf("state of %s: %d damaged lines were set aside in %s; what could be read is in use, the rest is read again from the file system",
+			name, report.Damaged, report.Aside)
+	}
+	return table, report.Damaged > 0, nil
 }
 
 // openTransports makes the kernel's transports visible; without them direct mounts stay
@@ -270,13 +273,6 @@ func (d *Driver) openTransports() {
 	var err error
 	if d.rpc, err = sunrpc.Open(); err != nil {
 		d.log.Warnf("the kernel's NFS transports cannot be seen: %v", err)
-	}
-}
-
-func (d *Driver) reportDamage(table string, report state.Report) {
-	if report.Damaged > 0 {
-		d.log.Errorf("state of %s: %d damaged lines were set aside in %s; what could be read is in use, the rest is read again from the file system",
-			table, report.Damaged, report.Aside)
 	}
 }
 

@@ -90,10 +90,7 @@ func (f *fileSystem) usedTransports() map[*transport]bool {
 	if f.d.uses.table == nil || f.d.uses.uncounted == nil {
 		return used
 	}
-	for name, k := range f.d.known.All() {
-		if !f.d.uses.has(name) {
-			continue
-		}
+	for _, k := range f.d.inUse() {
 		if on, err := f.d.fileSystemOf(k); err != nil || on != f {
 			continue
 		}

@@ -57,14 +57,14 @@ func (p *presence) begin() {
 	p.begun = true
 	p.changes++ // the entry may show what a reboot has ended
 	d := p.f.d
-	for name, k := range d.known.All() {
+	for name, k := range d.inUse() {
 		if k.FileSystem != p.f.spec.String() {
 			continue
 		}
 		u, counted := d.uses.current(name)
 		// An exclusive volume that nobody counts is announced with its lease: without one, this host's sign of
 		// life would keep others from it.
-		if u.total() > 0 && (counted || !p.f.isFenced(k.Record)) {
+		if counted || !p.f.isFenced(k.Record) {
 			p.used[name] = announced{catalog.HostUse{Since: u.Since, ReadOnly: u.ReadOnly}, p.changes}
 		}
 	}

@@ -83,8 +83,8 @@ func (p protection) String() string {
 	return strings.Join(words, " ")
 }
 
-// mainProtection is that of a file system's catalogue, as the settings ask for it.
-func (f *fileSystem) mainProtection() protection {
+// settingsProtection is what the settings ask for on a file system.
+func (f *fileSystem) settingsProtection() protection {
 	if f.spec.Kind != filesystem.EFS {
 		return protection{}
 	}
@@ -103,7 +103,7 @@ func (f *fileSystem) protectionFor(r catalog.Record) protection {
 	if p.AccessPoint == catalog.OwnAccessPoint {
 		p.AccessPoint = r.AccessPointID
 	}
-	if main := f.mainProtection(); p.AccessPoint == "" && main.AccessPoint != "" {
+	if main := f.settingsProtection(); p.AccessPoint == "" && main.AccessPoint != "" {
 		p.AccessPoint, p.TLS = main.AccessPoint, true
 	}
 	return p

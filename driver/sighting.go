@@ -142,10 +142,18 @@ const (
 // awaitFree waits a moment for the other hosts to cease to use a volume, so that a removal right
 // after the last container's end works, and refuses if they do not.
 func (p *presence) awaitFree(ctx context.Context, name string) error {
-	for begun := time.Now(); ; {
+	return soonFree(ctx, func() error {
 		_, err := withCatalog(ctx, p.f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
 			return struct{}{}, p.refuseUsed(c, name)
 		})
+		return err
+	})
+}
+
+// soonFree asks whether a volume is in use until it is not, for a moment.
+func soonFree(ctx context.Context, refuse func() error) error {
+	for begun := time.Now(); ; {
+		err := refuse()
 		var used conflict
 		if !errors.As(err, &used) || time.Since(begun) > freeLimit {
 			return err

@@ -543,7 +543,7 @@ func (t *transport) denied() string {
 // root is the directory in which a transport's paths begin. An access point of a volume's
 // own has its own root.
 func (t *transport) root() string {
-	if t.AccessPoint != t.fs.mainProtection().AccessPoint {
+	if t.AccessPoint != t.fs.settingsProtection().AccessPoint {
 		return "/"
 	}
 	return t.fs.d.options.Root

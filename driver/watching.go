@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/state"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 )
 
@@ -48,12 +49,22 @@ func (d *Driver) check(ctx context.Context) {
 // without a call for them: else the other hosts would take this one for dead.
 func (d *Driver) fileSystemsInUse() map[*fileSystem]bool {
 	inUse := map[*fileSystem]bool{}
-	for name, k := range d.known.All() {
-		if !d.uses.has(name) {
-			continue
-		}
+	for _, k := range d.inUse() {
 		if f, err := d.fileSystemOf(k); err == nil {
 			inUse[f] = true
+		}
+	}
+	return inUse
+}
+
+// inUse are the known volumes that containers here use, counted or not.
+func (d *Driver) inUse() map[string]knowledge {
+	inUse := map[string]knowledge{}
+	for _, uses := range []*state.Table[use]{d.uses.table, d.uses.uncounted} {
+		for name, u := range uses.All() {
+			if k, known := d.known.Get(name); known && u.total() > 0 {
+				inUse[name] = k
+			}
 		}
 	}
 	return inUse
