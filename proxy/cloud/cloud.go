@@ -29,9 +29,11 @@ type Options struct {
 	Resolver *net.Resolver
 	// Log hears what is wrong and does not show yet; nil: nobody.
 	Log logrus.FieldLogger
-	// Getenv and Routed are for tests; nil: the environment, this host's routes.
-	Getenv func(string) string
-	Routed func(netip.Addr) bool
+	// Getenv, Routed and DialMetadata are for tests; nil: the environment, this host's
+	// routes, a connection.
+	Getenv       func(string) string
+	Routed       func(netip.Addr) bool
+	DialMetadata func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Cloud is what AWS tells. Make one with [New].

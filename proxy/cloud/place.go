@@ -121,23 +121,29 @@ func (c *Cloud) here(ctx context.Context) place {
 // out of reach, else the instance's.
 func (c *Cloud) askMetadata(ctx context.Context) (place, error) {
 	if base := c.getenv("ECS_CONTAINER_METADATA_URI_V4"); base != "" {
-		if found, err := askTask(ctx, base); err == nil {
+		if found, err := c.askTask(ctx, base); err == nil {
 			return found, nil
 		}
 	}
 	return c.askInstance(ctx)
 }
 
+// metadataClient asks this host itself, so never by a proxy: another machine's metadata
+// would be believed.
+func (c *Cloud) metadataClient() *http.Client {
+	return &http.Client{Timeout: metadataLimit, Transport: &http.Transport{DialContext: c.options.DialMetadata, DisableKeepAlives: true}}
+}
+
 // askTask asks ECS
 // (docs.aws.amazon.com/AmazonECS/latest/developerguide/task-metadata-endpoint-v4-response.html).
-func askTask(ctx context.Context, base string) (place, error) {
+func (c *Cloud) askTask(ctx context.Context, base string) (place, error) {
 	ctx, cancel := context.WithTimeout(ctx, metadataLimit)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base, "/")+"/task", nil)
 	if err != nil {
 		return place{}, err
 	}
-	response, err := (&http.Client{Timeout: metadataLimit}).Do(request)
+	response, err := c.metadataClient().Do(request)
 	if err != nil {
 		return place{}, err
 	}
@@ -175,7 +181,7 @@ func (c *Cloud) askInstance(ctx context.Context) (place, error) {
 		Endpoint:       c.getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT"),
 		EndpointMode:   mode,
 		EnableFallback: aws.FalseTernary,
-		HTTPClient:     &http.Client{Timeout: metadataLimit},
+		HTTPClient:     c.metadataClient(),
 	}, func(o *imds.Options) { o.Retryer = aws.NopRetryer{} })
 	var found place
 	for _, one := range []struct {

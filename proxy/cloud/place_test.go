@@ -2,8 +2,12 @@ package cloud_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -129,16 +133,48 @@ func TestPlaceWithoutMetadata(t *testing.T) {
 	}
 }
 
-func TestPlaceIsAskedByIPv6(t *testing.T) {
-	for _, row := range []struct{ mode, says string }{
-		{"IPv6", "http://[fd00:ec2::254]/"}, {"IPv9", `AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE="IPv9": allowed: IPv4, IPv6`},
+func TestPlaceIsAskedAtTheAddressOfItsFamily(t *testing.T) {
+	for _, row := range []struct{ mode, dialled, says string }{
+		{"", "169.254.169.254:80", "no way there"},
+		{"IPv4", "169.254.169.254:80", "no way there"},
+		{"ipv6", "[fd00:ec2::254]:80", "no way there"},
+		{"IPv9", "", `AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE="IPv9": allowed: IPv4, IPv6`},
 	} {
-		withMetadata(t, nil)
-		t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "")
-		t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", row.mode)
-		if p := cloud.New(cloud.Options{}).Place(t.Context()); p.Metadata == nil || !strings.Contains(p.Metadata.Error(), row.says) {
-			t.Errorf("%s: %v", row.mode, p.Metadata)
+		t.Run(row.mode, func(t *testing.T) {
+			withMetadata(t, nil)
+			t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "")
+			t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", row.mode)
+			var dialled string
+			p := cloud.New(cloud.Options{DialMetadata: func(_ context.Context, _, address string) (net.Conn, error) {
+				dialled = address
+				return nil, errors.New("no way there")
+			}}).Place(t.Context())
+			if dialled != row.dialled || p.Metadata == nil || !strings.Contains(p.Metadata.Error(), row.says) {
+				t.Errorf("dialled %q: %v", dialled, p.Metadata)
+			}
+		})
+	}
+}
+
+// A proxy would answer with the metadata of the machine that it runs on. Go reads the
+// setting once, hence a process of its own.
+func TestPlaceIsNotAskedByAProxy(t *testing.T) {
+	const address = "metadata.example:80"
+	if os.Getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT") != "http://"+address {
+		child := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.run=^"+t.Name()+"$")
+		child.Env = append(os.Environ(), "HTTP_PROXY=http://proxy.example:80", "AWS_EC2_METADATA_SERVICE_ENDPOINT=http://"+address)
+		if said, err := child.CombinedOutput(); err != nil || !strings.Contains(string(said), "--- PASS: "+t.Name()) {
+			t.Errorf("%v: %s", err, said)
 		}
+		return
+	}
+	var dialled string
+	p := cloud.New(cloud.Options{DialMetadata: func(_ context.Context, _, address string) (net.Conn, error) {
+		dialled = address
+		return nil, errors.New("no way there")
+	}}).Place(t.Context())
+	if dialled != address || p.Metadata == nil {
+		t.Errorf("dialled %s: %v", dialled, p.Metadata)
 	}
 }
 
