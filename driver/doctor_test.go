@@ -83,6 +83,7 @@ var anyKey = sync.OnceValues(func() (content []byte, err error) {
 	return content, err
 })
 
+// putKey gives a host that is to start its key.
 func putKey(t *testing.T, data string) {
 	t.Helper()
 	key, err := anyKey()
@@ -94,14 +95,8 @@ func putKey(t *testing.T, data string) {
 	}
 }
 
-// newExamined is an EFS host that has its key.
-func newExamined(t *testing.T, change ...func(*driver.Options)) *efsHost {
-	t.Helper()
-	return newEFSHost(t, append([]func(*driver.Options){func(o *driver.Options) { putKey(t, o.Data) }}, change...)...)
-}
-
 func TestDoctorChecksInOrder(t *testing.T) {
-	e := newExamined(t, inAWS)
+	e := newEFSHost(t, inAWS)
 	e.create("data")
 	all := examined(e.testHost)
 	const want = "ok settings, ok kernel NFS, ok region and zone, ok mount targets, ok DNS, ok port, ok TLS, ok identity, ok access, ok catalogue, ok clock, ok write test, ok latency"
@@ -124,7 +119,7 @@ func TestDoctorChecksInOrder(t *testing.T) {
 
 // Each way in which volumes come is asked, and each role.
 func TestDoctorChecksEachProtectionInUse(t *testing.T) {
-	e := newExamined(t, inAWS, func(o *driver.Options) { o.Volume.IAM = false })
+	e := newEFSHost(t, inAWS, func(o *driver.Options) { o.Volume.IAM = false })
 	e.create("role", "role=arn:aws:iam::123456789012:role/x")
 	e.mount("role", "1")
 	var identities, handshakes []string
@@ -147,7 +142,7 @@ func TestDoctorChecksEachProtectionInUse(t *testing.T) {
 
 // What was heard once is asked when nobody tells any more.
 func TestDoctorChecksRememberedMountTargets(t *testing.T) {
-	e := newExamined(t, inAWS)
+	e := newEFSHost(t, inAWS)
 	e.create("data")
 	e.set(func() { e.down = errors.New("AWS is down") })
 	e.set(func() { e.dns = nil })
@@ -272,7 +267,7 @@ func TestDoctorSaysWhatFailedWhyAndWhatToChange(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			// The changes to options come before what AWS tells of them, those of AWS after it.
-			e := newExamined(t, func(o *driver.Options) {
+			e := newEFSHost(t, func(o *driver.Options) {
 				inAWS(o)
 				o.Targets = o.Cloud.(*aws).told.Targets
 				for _, change := range row.change {
@@ -310,7 +305,7 @@ func TestDoctorSaysWhatFailedWhyAndWhatToChange(t *testing.T) {
 
 // What cannot be written is told with the action that allows it.
 func TestDoctorSaysWhoMayNotWrite(t *testing.T) {
-	e := newExamined(t, inAWS)
+	e := newEFSHost(t, inAWS)
 	e.create("data")
 	if err := errors.Join(syscall.Mount(e.export, e.export, "", syscall.MS_BIND, ""), syscall.Mount("", e.export, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, "")); err != nil {
 		t.Fatal(err)
@@ -437,7 +432,7 @@ func TestExamineKernelNeedsNoDriver(t *testing.T) {
 }
 
 func TestEvidenceHasStateAndNoSecrets(t *testing.T) {
-	e := newExamined(t, func(o *driver.Options) { o.Volume.IAM = true })
+	e := newEFSHost(t, func(o *driver.Options) { o.Volume.IAM = true })
 	e.create("data")
 	e.mount("data", "1")
 	key, err := os.ReadFile(filepath.Join(e.options.Data, "state/key.pem"))

@@ -46,7 +46,7 @@ func TestDoctorAsksFurtherMountTargetsForSessions(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			first, second := proxytest.Serve(t, proxytest.Echo).Addr, proxytest.Serve(t, proxytest.Echo).Addr
-			e := newExamined(t, inZones(row.ports(first, second)...))
+			e := newEFSHost(t, inZones(row.ports(first, second)...))
 			var got []doctor.Outcome
 			for _, f := range examined(e.testHost) {
 				if f.Check != "sessions" {
@@ -81,7 +81,7 @@ func TestDoctorTellsServersThatShareSessions(t *testing.T) {
 			at := func(s *sessiontest.Server) netip.AddrPort {
 				return proxytest.Serve(t, func(conn *net.TCPConn) { s.Serve(t, conn) }).Addr
 			}
-			e := newExamined(t, inZones(at(a), at(b)))
+			e := newEFSHost(t, inZones(at(a), at(b)))
 			if f := finding(t, examined(e.testHost), "sessions"); f.Outcome != row.want || !strings.HasPrefix(f.Target, "b=") {
 				t.Errorf("%+v, want it %s", f, row.want)
 			}

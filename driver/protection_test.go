@@ -213,7 +213,8 @@ func (a *aws) accessPoints() map[string]cloud.AccessPoint {
 	return maps.Clone(a.points)
 }
 
-// efsHost is a host on an EFS file system whose mount targets speak TLS, or NFS in the clear.
+// efsHost is a host on an EFS file system whose mount targets speak TLS, or NFS in the clear. It has its
+// key: on a busy machine it takes longer to make one than a mount may.
 type efsHost struct {
 	*testHost
 	*aws
@@ -237,6 +238,7 @@ func newEFSHost(t *testing.T, change ...func(*driver.Options)) *efsHost {
 	})
 	e.k = &faults{export: e.export}
 	e.testHost = newHost(t, "", append([]func(*driver.Options){func(o *driver.Options) {
+		putKey(t, o.Data)
 		o.Kernel, o.Host, o.Cloud, o.Roots, o.Zone = e.k, "web", e.aws, authority.Roots(), "a"
 		o.FileSystem = filesystem.Spec{Kind: filesystem.EFS, ID: fsID, Port: filesystem.NFSPort, Export: "/"}
 		o.Targets = []proxy.Target{{Zone: "a", Addr: secured.Addr}}
@@ -359,8 +361,13 @@ func TestNothingPlainStandsInForTLS(t *testing.T) {
 }
 
 func TestSecretsAreInNoState(t *testing.T) {
-	e := newEFSHost(t, func(o *driver.Options) { o.Volume.IAM = true })
-	e.create("data")
+	e := newEFSHost(t, func(o *driver.Options) {
+		o.Volume.IAM = true
+		if err := os.Remove(filepath.Join(o.Data, "state/key.pem")); err != nil {
+			t.Fatal(err)
+		}
+	})
+	eventually(t, "the host has made its key, and a volume", func() bool { return e.Create(t.Context(), "data", nil) == nil })
 	e.mount("data", "1")
 	key := []byte(nil)
 	err := filepath.WalkDir(e.options.Data, func(path string, entry os.DirEntry, err error) error {
