@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,7 +55,7 @@ func launch(t *testing.T, shell string, files []*os.File, environ []string, args
 	}
 	p := &process{t: t, done: make(chan struct{})}
 	p.Cmd = exec.CommandContext(context.WithoutCancel(t.Context()), "/bin/sh", append([]string{"-c", shell, "sh", self}, args...)...)
-	p.Env = append(append(os.Environ(), asCommand+"=1"), environ...)
+	p.Env = append(environment(), environ...)
 	p.ExtraFiles = files
 	reader, writer, err := os.Pipe()
 	if err != nil {
@@ -87,6 +88,15 @@ func launch(t *testing.T, shell string, files []*os.File, environ []string, args
 		}
 	})
 	return p
+}
+
+// environment makes the test's program the command, and has no settings of AWS's, systemd's and the plugin's
+// own that whoever runs the tests has.
+func environment() []string {
+	theirs := slices.DeleteFunc(os.Environ(), func(pair string) bool {
+		return slices.ContainsFunc([]string{"AWS_", "ECS_", "EFS_", "LISTEN_", "NOTIFY_SOCKET="}, func(obeyed string) bool { return strings.HasPrefix(pair, obeyed) })
+	})
+	return append(theirs, asCommand+"=1", "AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent")
 }
 
 // relay starts a gateway that answers within milliseconds.

@@ -47,7 +47,7 @@ func TestRelayShowsEFSWhoItIs(t *testing.T) {
 			shown = nil
 			mu.Unlock()
 			dir := t.TempDir()
-			env := []string{"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=not-to-be-shown", "AWS_REGION=", "AWS_DEFAULT_REGION=", "AWS_EC2_METADATA_DISABLED=true"}
+			env := []string{"AWS_ACCESS_KEY_ID=AKIDEXAMPLE", "AWS_SECRET_ACCESS_KEY=not-to-be-shown", "AWS_EC2_METADATA_DISABLED=true"}
 			p := launch(t, `exec "$@"`, nil, env,
 				append([]string{
 					"relay", "--listen=127.0.0.1:0", "--allow=127.0.0.0/8", "--target=a=" + target.Addr.String(), "--data=" + dir,
@@ -113,7 +113,7 @@ func TestRelayIsStartedAgainForWhatMayPass(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			for _, also := range [][]string{nil, {"--check"}} {
-				p := launch(t, `exec "$@"`, nil, []string{"AWS_REGION=", "AWS_DEFAULT_REGION=", "AWS_EC2_METADATA_DISABLED=true"},
+				p := launch(t, `exec "$@"`, nil, []string{"AWS_EC2_METADATA_DISABLED=true"},
 					slices.Concat([]string{"relay", "--listen=127.0.0.1:0", "--target=a=127.0.0.1:1"}, strings.Fields(row.args), also)...)
 				if exit := p.ended(); exit != exitTrouble || !strings.Contains(p.log(), row.says) || strings.Count(p.log(), "\n") != 1 {
 					t.Errorf("exit status %d, want %d and one line with %q:\n%s", exit, exitTrouble, row.says, p.log())
