@@ -271,7 +271,7 @@ func openTable[T any](d *Driver, name string, durability state.Durability) (tabl
 // where they are, and relays tell the kernel from others by its sockets.
 func (d *Driver) openTransports() {
 	var err error
-	if d.rpc, err = sunrpc.Open(); err != nil {
+	if d.rpc, err = d.kernel.Transports(); err != nil {
 		d.log.Warnf("the kernel's NFS transports cannot be seen: %v", err)
 	}
 }

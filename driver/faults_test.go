@@ -17,6 +17,7 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/sunrpc"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 )
 
@@ -166,6 +167,9 @@ func (k *faults) Offers(string) error {
 	defer k.mu.Unlock()
 	return k.lacks
 }
+
+// Transports has none: what the machine's kernel has, and is set to, is not this one's.
+func (k *faults) Transports() (*sunrpc.Table, error) { return nil, sunrpc.ErrUnsupported }
 
 type faultyRoot struct {
 	kernel *faults

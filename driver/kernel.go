@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/sunrpc"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 )
 
@@ -18,6 +19,8 @@ type Kernel interface {
 	Under(dir string) (map[string]bool, error)
 	// Offers fails if the kernel has no file system of that type and no module for it.
 	Offers(fileSystem string) error
+	// Transports opens the kernel's transports of NFS; the result is the caller's to close.
+	Transports() (*sunrpc.Table, error)
 }
 
 // Root is a root mount; see [mount.Root].
@@ -44,3 +47,4 @@ func (realKernel) Open(m mount.Mount) Root                   { return mount.Open
 func (realKernel) Detach(target string) (bool, error)        { return mount.Detach(target) }
 func (realKernel) Under(dir string) (map[string]bool, error) { return mount.Under(dir) }
 func (realKernel) Offers(fileSystem string) error            { return mount.Offers(fileSystem) }
+func (realKernel) Transports() (*sunrpc.Table, error)        { return sunrpc.Open() }
