@@ -65,7 +65,8 @@ func runAgain() (int, error) {
 	child := exec.Command(program, os.Args[1:]...)
 	child.Args[0] = os.Args[0]
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
-	child.Env = append(os.Environ(), isolatedVariable+"=1")
+	// t.TempDir would prefer GOTMPDIR, which is read-only in there.
+	child.Env = append(os.Environ(), isolatedVariable+"=1", "GOTMPDIR=")
 	child.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
 		Pdeathsig:  unix.SIGKILL,

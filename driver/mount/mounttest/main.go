@@ -56,7 +56,8 @@ func Main(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	command.Env = append(os.Environ(), inside+"="+namespace, "TMPDIR="+scratch)
+	// t.TempDir would prefer GOTMPDIR, which is read-only in there.
+	command.Env = append(os.Environ(), inside+"="+namespace, "TMPDIR="+scratch, "GOTMPDIR=")
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
 	command.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET,
