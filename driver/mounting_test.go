@@ -245,7 +245,7 @@ func TestWarmMountIsNotKeptForAVolumeThatBecameReadOnly(t *testing.T) {
 	a.create("data", "remove=keep")
 	a.mount("data", "1")
 	a.unmount("data", "1")
-	b.remove("data")
+	b.removeSoon("data")
 	b.create("data", "readonly=true")
 	a.mount("data", "2")
 	if err := os.WriteFile(filepath.Join(a.point("data"), "file"), nil, 0o600); err == nil {

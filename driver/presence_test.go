@@ -186,6 +186,21 @@ func entries(t *testing.T, shared string) int {
 	return len(all)
 }
 
+// As docker compose down on one host and docker volume rm on another do.
+func TestRemovalWaitsForAHostThatHasJustUnmounted(t *testing.T) {
+	hostsInABubble(t, func(t *testing.T, shared string, a, b *testHost) {
+		a.unmount("data", "1")
+		b.remove("data")
+		a.create("data")
+		a.mount("data", "2")
+		if err := os.WriteFile(filepath.Join(shared, ".docker-volume-efs/volumes/data.json"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		a.unmount("data", "2")
+		b.create("data") // which makes the damaged record again
+	})
+}
+
 func TestHostsThatAreNotHeardOf(t *testing.T) {
 	t.Run("count as dead after two minutes", func(t *testing.T) {
 		hostsInABubble(t, func(t *testing.T, shared string, a, b *testHost) {
