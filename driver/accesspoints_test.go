@@ -3,6 +3,7 @@ package driver_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,17 +15,28 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/cloud"
 )
 
+// someUser is whom a directory can be given to. Who is not root has nobody but root in the namespaces of
+// the tests.
+func someUser(t *testing.T) (uid, gid uint32) {
+	t.Helper()
+	if err := os.Chown(t.TempDir(), 70, 71); err != nil {
+		return 0, 0
+	}
+	return 70, 71
+}
+
 func TestAccessPointOfAVolumesOwn(t *testing.T) {
 	e := newEFSHost(t, func(o *driver.Options) { o.Root = "/apps" })
+	uid, gid := someUser(t)
 	for range 2 {
-		e.create("web", "accesspoint=create", "uid=70", "gid=71", "mode=0750")
+		e.create("web", "accesspoint=create", fmt.Sprint("uid=", uid), fmt.Sprint("gid=", gid), "mode=0750")
 	}
 	points := e.accessPoints()
 	if len(points) != 1 {
 		t.Fatalf("access points %v", points)
 	}
 	for id, p := range points {
-		if p.Path != "/apps/web" || *p.UID != 70 || *p.GID != 71 || p.Mode != 0o750 || p.Volume != "web" || p.Owner == "" || p.FileSystem.ID != fsID {
+		if p.Path != "/apps/web" || *p.UID != uid || *p.GID != gid || p.Mode != 0o750 || p.Volume != "web" || p.Owner == "" || p.FileSystem.ID != fsID {
 			t.Errorf("access point %+v", p)
 		}
 		e.mount("web", "1")
@@ -63,6 +75,9 @@ func TestAccessPointsUserHasTheDirectory(t *testing.T) {
 		{"with neither", nil, 0, 0},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			if uid, _ := someUser(t); uid == 0 && row.options != nil {
+				t.Skip("needs root, to give a directory to somebody else")
+			}
 			e := newEFSHost(t)
 			e.create("web", append(row.options, "accesspoint=create")...)
 			info, err := os.Stat(filepath.Join(e.export, "web"))
@@ -80,6 +95,9 @@ func TestAccessPointsUserHasTheDirectory(t *testing.T) {
 		})
 	}
 	t.Run("and a volume without one has what was asked for", func(t *testing.T) {
+		if uid, _ := someUser(t); uid == 0 {
+			t.Skip("needs root, to give a directory to somebody else")
+		}
 		e := newEFSHost(t)
 		e.create("web", "gid=1000")
 		info, err := os.Stat(filepath.Join(e.export, "web"))
@@ -133,7 +151,7 @@ func TestAccessPointOfAVolumesOwnOnBadDays(t *testing.T) {
 	})
 	t.Run("another one than asked for is a conflict", func(t *testing.T) {
 		e := newEFSHost(t)
-		e.create("web", "accesspoint=create", "uid=70")
+		e.create("web", "accesspoint=create", "uid=0")
 		wantKind(t, e.Create(t.Context(), "web", opts("accesspoint="+someAP)), driver.Conflict, "accesspoint is")
 		wantKind(t, e.Create(t.Context(), "web", opts("accesspoint=create", "uid=71")), driver.Conflict, "uid is")
 	})
@@ -206,8 +224,12 @@ func TestAnotherHostIsFasterThanAWS(t *testing.T) {
 		entered, release := make(chan struct{}), make(chan struct{})
 		e.set(func() { e.creating = func() { close(entered); <-release } })
 		result := make(chan error)
-		go func() { result <- e.Create(t.Context(), "web", opts("accesspoint=create", "uid=70", "mode=0755")) }()
-		<-entered
+		go func() { result <- e.Create(t.Context(), "web", opts("accesspoint=create", "uid=0", "mode=0755")) }()
+		select {
+		case <-entered:
+		case err := <-result:
+			t.Fatalf("AWS was not asked: %v", err)
+		}
 		e.set(func() { e.creating = nil })
 		meanwhile(e, b)
 		close(release)
