@@ -93,10 +93,11 @@ func (l *lines) logger() *logrus.Logger {
 	return log
 }
 
-// freeAddress is one on loopback that nobody has.
+// freeAddress is one on loopback that nobody has, nor gets by chance: what listens on a port of the system's
+// choice does so on 127.0.0.1.
 func freeAddress(t *testing.T) netip.AddrPort {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.13:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -538,7 +538,7 @@ func TestAFailureOfThisHostSaysNothingOfATarget(t *testing.T) {
 }
 
 func TestGroupOverRealSockets(t *testing.T) {
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	dead, err := net.Listen("tcp", "127.0.0.10:0") // no other test listens there when this one's is closed
 	if err != nil {
 		t.Fatal(err)
 	}

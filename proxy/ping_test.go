@@ -220,7 +220,7 @@ func TestPingOfAServerThatClosesUnread(t *testing.T) {
 }
 
 func TestPingWhereNobodyListens(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := net.Listen("tcp", "127.0.0.9:0") // no other test listens there when this one's is closed
 	if err != nil {
 		t.Fatal(err)
 	}

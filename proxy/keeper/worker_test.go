@@ -89,7 +89,8 @@ func work(kind string) error {
 		return err
 	}
 	w := worker{kept, map[string]net.Listener{}}
-	for name, address := range map[string]string{"tcp": "127.0.0.1:0", "unix": filepath.Join(os.Getenv(directory), "unix.sock")} {
+	// No other test listens on this address, so that a port is refused when it is closed.
+	for name, address := range map[string]string{"tcp": "127.0.0.12:0", "unix": filepath.Join(os.Getenv(directory), "unix.sock")} {
 		if err := w.listen(name, address); err != nil {
 			return err
 		}

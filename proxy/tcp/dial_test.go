@@ -89,7 +89,11 @@ func TestAcceptedSaysThatAConnectionIsClosed(t *testing.T) {
 }
 
 func TestDialKeepsTheSystemsError(t *testing.T) {
-	listener, addr := listen(t)
+	listener, err := net.Listen("tcp", "127.0.0.11:0") // no other test listens there when this one's is closed
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := listener.Addr().(*net.TCPAddr).AddrPort()
 	listener.Close()
 	if conn, err := tcp.Dial(t.Context(), addr); !errors.Is(err, syscall.ECONNREFUSED) || conn != nil {
 		t.Fatalf("Dial where nobody listens: %v, %v", conn, err)
