@@ -176,8 +176,8 @@ func (w worker) obey(words []string) error {
 		mine, err := os.ReadDir("/proc/self/fd")
 		fmt.Println("descriptors", len(mine), err)
 	case "orphan":
-		// The shell ends at once, what it started a little later.
-		command := exec.Command("sh", "-c", "sleep 0.2 >/dev/null 2>&1 &")
+		// The shell ends at once, what it started when even a busy machine has looked at it.
+		command := exec.Command("sh", "-c", "sleep 2 >/dev/null 2>&1 &")
 		fmt.Println("orphan", command.Run())
 	case "undie":
 		// The kernel shows the same of a process that was killed and of which a thread still waits: its
