@@ -103,7 +103,7 @@ format: ## Rewrite the code as lint wants it: gofumpt, goimports, go fix
 
 .PHONY: unit
 unit: ## Unit tests with the race detector, those that mount in namespaces of their own
-	@CGO_ENABLED=1 go test -race ./...
+	@CGO_ENABLED=1 go test -race -timeout 30m ./...
 
 .PHONY: page
 page: ## The status page in a headless Chromium, phone and desktop; screenshots in build/status-page
