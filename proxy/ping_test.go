@@ -284,7 +284,7 @@ func TestPingGivesUp(t *testing.T) {
 			write(t, conn, record(readCall(t, conn), 1, 0, 0, 0, 0)[:27])
 			untilClosed(t, conn)
 		}, func(parent context.Context) (context.Context, context.CancelFunc) {
-			return context.WithTimeout(parent, 50*time.Millisecond)
+			return context.WithTimeout(parent, time.Second) // the server has to read the call by then
 		}, context.DeadlineExceeded},
 		{"at its deadline, when its caller had given up before", silent, func(parent context.Context) (context.Context, context.CancelFunc) {
 			ctx, cancel := context.WithCancel(parent)
@@ -342,7 +342,7 @@ func full(t *testing.T) netip.AddrPort {
 	}
 	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(name.(*syscall.SockaddrInet4).Port))
 	for range 8 {
-		conn, err := net.DialTimeout("tcp", addr.String(), 200*time.Millisecond)
+		conn, err := net.DialTimeout("tcp", addr.String(), 2*time.Second)
 		if err != nil {
 			return addr
 		}

@@ -53,14 +53,19 @@ func withMetadata(t *testing.T, says func(w http.ResponseWriter, r *http.Request
 func TestPlaceIsTheInstances(t *testing.T) {
 	a := withMetadata(t, func(w http.ResponseWriter, r *http.Request) { metadata(w, r, "eu-west-1b", "euw1-az3") })
 	c := cloud.New(cloud.Options{})
+	// On a busy machine the first answers may come too late, and are asked for again a second later.
+	for deadline := time.Now().Add(30 * time.Second); c.HomeZone(t.Context()) == "" && time.Now().Before(deadline); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	asked := a.count()
 	for range 3 {
 		region, err := c.Region(t.Context())
 		if zone := c.HomeZone(t.Context()); err != nil || region != "eu-west-1" || zone != "eu-west-1b" {
 			t.Errorf("%s %s, %v", region, zone, err)
 		}
 	}
-	if n := a.count(); n != 4 {
-		t.Errorf("the metadata were asked %d times, for a token and three things", n)
+	if n := a.count(); n < 4 || n != asked {
+		t.Errorf("for a token and three things the metadata were asked %d times, and when they had answered %d times more", asked, n-asked)
 	}
 }
 

@@ -245,8 +245,12 @@ func TestAPeerIsNotUsedThat(t *testing.T) {
 		{"is not there", dead.Addr, "far", "connection refused"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
+			timeout := patience
+			if row.says == "deadline exceeded" {
+				timeout = time.Second
+			}
 			g, err := gateway.New(gateway.Options{
-				Targets: []proxy.Target{{Addr: row.peer}}, Peers: true, Knobs: proxy.Knobs{Timeout: time.Second},
+				Targets: []proxy.Target{{Addr: row.peer}}, Peers: true, Knobs: proxy.Knobs{Timeout: timeout},
 				Identity: identity(t, c.nearFiles, row.want, &lines{}),
 			})
 			if err != nil {

@@ -222,6 +222,12 @@ func TestAWriteThatWaitsPassesNothingMoreAfterTheGateIsClosed(t *testing.T) {
 	client, upstream := w.dial(t), a.next(t)
 	sent := fill(client)
 	asked := g.asked.Load()
+	eventually(t, "all buffers are full, and the relay waits in a write", func() bool {
+		before := asked
+		time.Sleep(300 * time.Millisecond)
+		asked = g.asked.Load()
+		return asked == before
+	})
 	g.set(false, nil)
 	received, err := io.Copy(io.Discard, upstream)
 	if err == nil || received >= int64(sent) {
