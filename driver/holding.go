@@ -139,16 +139,16 @@ func (f *fileSystem) acquire(ctx context.Context, record catalog.Record) (*trans
 	}
 	id, err := f.catalogID(ctx)
 	if err != nil {
-		f.spawnLeave(f.hold(l, record.Options, f.protectionFor(record), ""))
+		f.spawnLeave(f.hold(l, record.Options, f.protectionFor(record), "", false))
 		return nil, err
 	}
-	return f.hold(l, record.Options, f.protectionFor(record), leaseIdentity(id, key, l.Tenure)).transport, nil
+	return f.hold(l, record.Options, f.protectionFor(record), leaseIdentity(id, key, l.Tenure), false).transport, nil
 }
 
-// hold begins a holding.
-func (f *fileSystem) hold(l *lease.Lease, o catalog.Options, p protection, identity string) *holding {
+// hold begins a holding; adopted is one of an earlier run.
+func (f *fileSystem) hold(l *lease.Lease, o catalog.Options, p protection, identity string, adopted bool) *holding {
 	h := &holding{
-		f: f, volume: catalog.VolumeOf(l.Volume), lease: l, left: make(chan struct{}),
+		f: f, volume: catalog.VolumeOf(l.Volume), lease: l, left: make(chan struct{}), adopted: adopted,
 		transport: &transport{fs: f, options: o.NFS, via: viaRelay, protection: p, lease: l, clientIdentity: identity},
 	}
 	f.mu.Lock()
@@ -168,7 +168,7 @@ func (f *fileSystem) adopt(identity string, e endpoint) *lease.Lease {
 	l := f.leases.Adopt(e.Lease, e.Tenure)
 	k, _ := f.d.known.Get(catalog.VolumeOf(e.Lease))
 	f.presence.use(catalog.VolumeOf(e.Lease), false) // also one that nobody counts any more
-	f.hold(l, k.Record.Options, e.Protection, identity).adopted = true
+	f.hold(l, k.Record.Options, e.Protection, identity, true)
 	return l
 }
 
