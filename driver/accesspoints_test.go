@@ -331,6 +331,13 @@ func TestRemovalWaitsForAWSAndNotForTheFileSystem(t *testing.T) {
 	if trouble := e.status("other")["trouble"]; trouble != nil {
 		t.Errorf("another volume has the trouble %v", trouble)
 	}
+	// It would have an access point that is about to go.
+	if _, err := e.Restore(t.Context(), "web", ""); err == nil || !strings.Contains(err.Error(), "docker volume rm web again first") {
+		t.Errorf("restored meanwhile: %v", err)
+	}
 	e.set(func() { e.deleting = nil })
 	e.remove("web")
+	if _, err := e.Restore(t.Context(), "web", ""); err != nil {
+		t.Error(err)
+	}
 }

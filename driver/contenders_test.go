@@ -224,7 +224,7 @@ func outcome(err error) string {
 	}
 	for _, words := range []string{
 		"is being removed", "is gone", "another host may have removed it", "finish its removal first",
-		"uses it", "removed it meanwhile", "has made it meanwhile",
+		"uses it", "removed it meanwhile", "has made it meanwhile", "has changed it meanwhile", "had it stay",
 	} {
 		if strings.Contains(err.Error(), words) {
 			return refused

@@ -182,7 +182,11 @@ func (f *fileSystem) agree(ctx context.Context, c *catalog.Catalog, s *session, 
 	case err == nil && record.State == catalog.Removing && record.Options.AccessPoint == catalog.OwnAccessPoint:
 		return catalog.Record{}, false, conflict{errors.New("its removal was not finished: run docker volume rm again first")}
 	case err == nil && record.State == catalog.Removing:
-		if err := f.finishRemoving(c, record); err != nil {
+		if err := f.finishRemoving(c, record, f.refuseUsed(c, name)); err != nil {
+			now, lookupErr := c.Lookup(name)
+			if isDefinite(err) && lookupErr == nil && now.State == catalog.Ready {
+				return now, false, nil // it stays
+			}
 			return catalog.Record{}, false, fmt.Errorf("finish its removal first: %w", err)
 		}
 		f.d.sweepSoon(f)
@@ -220,7 +224,7 @@ func (f *fileSystem) agree(ctx context.Context, c *catalog.Catalog, s *session, 
 		}
 	}
 	record, fresh, err = c.Add(record)
-	if errors.Is(err, catalog.ErrNotFound) {
+	if errors.Is(err, catalog.ErrNotFound) || err == nil && record.State == catalog.Removing {
 		err = errRemovedMeanwhile // there was one a moment ago
 	}
 	if fresh && err == nil {
@@ -237,12 +241,16 @@ func (f *fileSystem) agree(ctx context.Context, c *catalog.Catalog, s *session, 
 // refuseReplacing refuses to make the record of a volume in use anew: the lease of an exclusive one would be
 // another than its holder's, and two hosts could write. Hosts that may just have ceased to use it have a moment.
 func (f *fileSystem) refuseReplacing(ctx context.Context, c *catalog.Catalog, name string) error {
-	return soonFree(ctx, func() error {
-		if f.d.uses.has(name) {
-			return conflict{errors.New("stop its containers on this host first")}
-		}
-		return f.presence.refuseUsed(c, name)
-	})
+	return soonFree(ctx, func() error { return f.refuseUsed(c, name) })
+}
+
+// refuseUsed refuses what must not happen to a volume in use, on this host or another. Docker asks a host to remove
+// a volume when none of its own containers uses it; all else has to ask for those as well.
+func (f *fileSystem) refuseUsed(c *catalog.Catalog, name string) error {
+	if f.d.uses.has(name) {
+		return conflict{errors.New("stop its containers on this host first")}
+	}
+	return f.presence.refuseUsed(c, name)
 }
 
 // refuseLeaving refuses a volume whose directory is about to go to the trash with
@@ -394,11 +402,25 @@ func (f *fileSystem) finishCreating(ctx context.Context, record catalog.Record) 
 			return now, err
 		}
 		finished.State = catalog.Ready
-		if err := c.Replace(finished); err != nil {
-			return finished, err
-		}
-		return finished, confirm(c, finished)
+		return makeReady(ctx, c, now, finished)
 	})
+}
+
+// makeReady writes the record that says "ready" over the one that says "creating", and returns the one that another
+// host has written if it was faster.
+func makeReady(ctx context.Context, c *catalog.Catalog, half, ready catalog.Record) (catalog.Record, error) {
+	err := c.Replace(half, ready)
+	if errors.Is(err, catalog.ErrChanged) || errors.Is(err, catalog.ErrNotFound) {
+		now, err := stillThere(ctx, c, ready)
+		if err == nil && now.State != catalog.Ready {
+			err = errRemovedMeanwhile
+		}
+		return now, err
+	}
+	if err != nil {
+		return ready, err
+	}
+	return ready, confirm(c, ready)
 }
 
 // confirm fails with [errRemovedMeanwhile] if the directory has gone while "ready" was written,

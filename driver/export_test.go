@@ -4,6 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
 )
 
 // AwaitStragglers waits for calls that were left behind on a file system. Where a test
@@ -39,6 +41,21 @@ func (d *Driver) FinishCreating(ctx context.Context, name string) error {
 		_, err = d.home().finishCreating(ctx, record)
 	}
 	return err
+}
+
+// LateRemoval is a removal that was cut off when it had read the record, and goes on when it is called.
+func (d *Driver) LateRemoval(ctx context.Context, name string) (goOn func() error) {
+	f := d.home()
+	record, err := f.record(ctx, name)
+	return func() error {
+		if err != nil {
+			return err
+		}
+		_, err := withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
+			return struct{}{}, f.finishRemoving(c, record, f.presence.refuseUsed(c, name))
+		})
+		return err
+	}
 }
 
 // WithdrawAfter is how long a volume counts as in use after its last use.

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -82,8 +83,13 @@ func (f *fileSystem) freeLease(ctx context.Context, name string) error {
 // remove removes record, data, the pointer at home, and the access point that was made for the
 // volume. AWS is asked in between, not while the file system waits for an answer.
 func (f *fileSystem) remove(ctx context.Context, name string) error {
-	left, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (leftover, error) {
-		return f.removeData(ctx, c, name)
+	left, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (left leftover, err error) {
+		for range removeAttempts {
+			if left, err = f.removeData(ctx, c, name); !errors.Is(err, catalog.ErrChanged) {
+				return left, err
+			}
+		}
+		return left, conflict{err}
 	})
 	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
 		return err
@@ -99,6 +105,9 @@ func (f *fileSystem) remove(ctx context.Context, name string) error {
 	return errors.Join(err, f.unpoint(ctx, name))
 }
 
+// removeAttempts is how often a removal begins anew because another host changed the volume at the same moment.
+const removeAttempts = 3
+
 // leftover is what is still to be done for a removal.
 type leftover struct {
 	record    catalog.Record // of a volume with an access point of its own; else empty
@@ -112,7 +121,9 @@ func (f *fileSystem) removeRest(ctx context.Context, record catalog.Record) erro
 		return err
 	}
 	_, err := withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
-		return struct{}{}, c.DropIf(record.Name, record.Same)
+		return struct{}{}, c.DropIf(record.Name, func(current catalog.Record) bool {
+			return current.Same(record) && current.IsRemoval(record.Trash)
+		})
 	})
 	return err
 }
@@ -137,16 +148,16 @@ func (f *fileSystem) removeData(ctx context.Context, c *catalog.Catalog, name st
 	if err := ctx.Err(); err != nil {
 		return left, err
 	}
-	if record.Options.AccessPoint == catalog.OwnAccessPoint {
-		left.record = record
-	}
 	if record.State != catalog.Removing {
 		if record, err = beginRemoving(c, record); err != nil {
 			return left, err
 		}
 	}
+	if record.Options.AccessPoint == catalog.OwnAccessPoint {
+		left.record = record
+	}
 	left.condemned = record.Options.Remove == catalog.RemoveDelete && !stays(record)
-	return left, f.finishRemoving(c, record)
+	return left, f.finishRemoving(c, record, f.presence.refuseUsed(c, name))
 }
 
 // stays tells whether a volume's directory is to stay where it is, whatever else is there.
@@ -156,7 +167,8 @@ func stays(record catalog.Record) bool {
 
 // beginRemoving has the record say that it is being removed, and where the data is going. That of a
 // directory that stays names none, so that nobody can move it.
-func beginRemoving(c *catalog.Catalog, record catalog.Record) (catalog.Record, error) {
+func beginRemoving(c *catalog.Catalog, before catalog.Record) (catalog.Record, error) {
+	record := before
 	if !stays(record) {
 		directory, err := c.DirectoryOf(record)
 		if err != nil {
@@ -166,36 +178,31 @@ func beginRemoving(c *catalog.Catalog, record catalog.Record) (catalog.Record, e
 	}
 	record.State = catalog.Removing
 	record.Trash = catalog.NewTrashEntry(record.Name, time.Now(), rand.Text()[:6])
-	return record, c.Replace(record)
+	return record, c.Replace(before, record)
 }
 
-// finishRemoving takes a record that says "removing" to its end, on whichever host.
-// If the volume is used, or its data may not or cannot leave, the record says "ready" again
+// finishRemoving takes a record that says "removing" to its end, on whichever host; several may be at it.
+// If the volume is used, which the caller has asked, or its data may not or cannot leave, the record says "ready" again
 // and the volume is as it was.
-func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record) error {
-	err := f.presence.refuseUsed(c, record.Name)
-	keep := stays(record)
-	if err == nil && !keep {
-		keep, err = f.keepsData(c, record)
+func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record, used error) error {
+	verdict, refused := f.judgeRemoval(c, record, used)
+	if refused != nil && !isDefinite(refused) {
+		return refused
 	}
-	if err == nil && !keep {
-		err = c.MoveToTrash(record)
-	}
-	if errors.Is(err, catalog.ErrMadeAnew) {
-		err = conflict{fmt.Errorf("%w: it stays; run docker volume rm again if you mean that one", err)}
-	}
+	verdict, err := c.Decide(record.Trash, verdict)
 	if err != nil {
-		if isDefinite(err) {
-			record = notRemoved(record)
-			err = errors.Join(err, c.Replace(record))
-			if record.Made && errors.Is(c.Confirm(record), catalog.ErrNotFound) {
-				return nil // another host has finished it
-			}
-		}
 		return err
 	}
-	if record.Options.Remove == catalog.RemoveDelete && !keep {
-		if err := c.Condemn(record.Trash); err != nil {
+	if verdict == catalog.Stays {
+		// Whoever saw a user may not have come to write it down.
+		return undoRemoving(c, record, cmp.Or[error](refused, conflict{catalog.ErrChanged}))
+	}
+	// All of that took a while, in which others may have ended it.
+	if going, err := isGoing(c, record); err != nil || !going {
+		return err
+	}
+	if verdict == catalog.Goes {
+		if err := moveOut(c, record); err != nil {
 			return err
 		}
 	}
@@ -206,6 +213,71 @@ func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record) e
 		return nil // it goes after that: see removeRest
 	}
 	return c.DropRemoved(record)
+}
+
+// judgeRemoval is how a removal is to end as this host sees it, and why if the volume is to stay.
+func (f *fileSystem) judgeRemoval(c *catalog.Catalog, record catalog.Record, used error) (catalog.Verdict, error) {
+	if used != nil {
+		return catalog.Stays, used
+	}
+	if stays(record) {
+		return catalog.Keeps, nil
+	}
+	keep, err := f.keepsData(c, record)
+	switch {
+	case err != nil:
+		return catalog.Stays, err
+	case keep:
+		return catalog.Keeps, nil
+	}
+	return catalog.Goes, nil
+}
+
+// isGoing tells whether a removal is still under way, and fails if another host had the volume stay.
+func isGoing(c *catalog.Catalog, record catalog.Record) (bool, error) {
+	current, err := c.Lookup(record.Name)
+	switch {
+	case errors.Is(err, catalog.ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, err
+	case current.Same(record) && !current.IsRemoval(record.Trash):
+		return false, conflict{errors.New("another host had it stay: try again")}
+	}
+	return current.Same(record), nil
+}
+
+// moveOut moves a volume's data to the trash, and marks it to be deleted if that is its policy.
+func moveOut(c *catalog.Catalog, record catalog.Record) error {
+	err := c.MoveToTrash(record)
+	if errors.Is(err, catalog.ErrMadeAnew) {
+		err = conflict{fmt.Errorf("%w: it stays; run docker volume rm again if you mean that one", err)}
+	}
+	if err != nil && isDefinite(err) {
+		return undoRemoving(c, record, err)
+	}
+	if err != nil || record.Options.Remove != catalog.RemoveDelete {
+		return err
+	}
+	return c.Condemn(record.Trash)
+}
+
+// undoRemoving has a volume that stays be as it was, and returns why it stays. If it is gone nevertheless,
+// another host has finished the removal, and there is no error.
+func undoRemoving(c *catalog.Catalog, record catalog.Record, why error) error {
+	ready := notRemoved(record)
+	switch err := c.Replace(record, ready); {
+	case errors.Is(err, catalog.ErrNotFound):
+		return nil
+	case errors.Is(err, catalog.ErrChanged):
+		return why // another host has done that, and maybe more
+	case err != nil:
+		return errors.Join(why, err)
+	}
+	if ready.Made && errors.Is(c.Confirm(ready), catalog.ErrNotFound) {
+		return nil
+	}
+	return why
 }
 
 // notRemoved is the record of a volume whose removal does not happen. One that still waited for its access

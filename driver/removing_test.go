@@ -164,22 +164,143 @@ func TestRemovalCutOffByACrash(t *testing.T) {
 	shared := t.TempDir()
 	h := newHost(t, shared)
 	h.create("data")
+	beginRemoval(t, shared)
+	other := newHost(t, shared)
+	err := other.Mount(t.Context(), "data", "1", func(string) error { return nil })
+	wantKind(t, err, driver.Failed, "is being removed", "docker volume rm again")
+	other.remove("data")
+	if len(trash(t, shared)) != 1 {
+		t.Error("the data is not in the trash")
+	}
+}
+
+// halfRemoved is the trash entry of a removal of "data" that was cut off.
+const halfRemoved = "20261121T000000Z-half-data"
+
+// beginRemoval is what a host has done of a removal of "data" when it is cut off.
+func beginRemoval(t *testing.T, shared string) {
+	t.Helper()
 	record := filepath.Join(shared, ".docker-volume-efs/volumes/data.json")
 	text, err := os.ReadFile(record)
 	if err != nil {
 		t.Fatal(err)
 	}
 	half := strings.Replace(string(text), `"state": "ready"`,
-		fmt.Sprintf(`"state": "removing", "trash": "20261121T000000Z-half-data", "directory": %d`, inode(t, filepath.Join(shared, "data"))), 1)
+		fmt.Sprintf(`"state": "removing", "trash": %q, "directory": %d`, halfRemoved, inode(t, filepath.Join(shared, "data"))), 1)
 	if err := os.WriteFile(record, []byte(half), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	other := newHost(t, shared)
-	err = other.Mount(t.Context(), "data", "1", func(string) error { return nil })
-	wantKind(t, err, driver.Failed, "is being removed", "docker volume rm again")
-	other.remove("data")
-	if len(trash(t, shared)) != 1 {
-		t.Error("the data is not in the trash")
+}
+
+// judge is what a host has decided of that removal before it was cut off.
+func judge(t *testing.T, shared, verdict string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(shared, ".docker-volume-efs/tmp/verdict-"+halfRemoved), []byte(verdict), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Docker asks a host to remove what none of its containers uses; but a Create finishes other hosts' removals.
+func TestCreateRemovesNoVolumeThatItsOwnContainersUse(t *testing.T) {
+	shared := t.TempDir()
+	h := newHost(t, shared)
+	h.create("data")
+	h.mount("data", "1")
+	h.write("data", "file", "rows")
+	beginRemoval(t, shared)
+	h.create("data")
+	h.wantFile("data", "file", "rows")
+	if got := trash(t, shared); len(got) > 0 {
+		t.Errorf("trash %v", got)
+	}
+	h.unmount("data", "1")
+	h.mount("data", "2")
+	h.wantFile("data", "file", "rows")
+	h.unmount("data", "2")
+}
+
+// TestHostsAtOneRemovalAgree has one host begin a removal and decide how it ends, and another one, which sees
+// the opposite, come upon it.
+func TestHostsAtOneRemovalAgree(t *testing.T) {
+	begun := func(t *testing.T, verdict string) (user, other *testHost, shared string) {
+		shared = t.TempDir()
+		user, other = newHost(t, shared), newHost(t, shared)
+		user.create("data")
+		user.mount("data", "1")
+		user.write("data", "file", "rows")
+		if verdict == "stays" {
+			user.unmount("data", "1")
+			eventually(t, "nobody is told of a use", func() bool {
+				entries, err := filepath.Glob(filepath.Join(shared, ".docker-volume-efs/hosts/*.json"))
+				return err == nil && len(entries) == 0
+			})
+		}
+		beginRemoval(t, shared)
+		judge(t, shared, verdict)
+		return user, other, shared
+	}
+	t.Run("a Create leaves a volume that was to stay", func(t *testing.T) {
+		user, other, shared := begun(t, "stays")
+		other.create("data")
+		if got := trash(t, shared); len(got) > 0 {
+			t.Errorf("trash %v", got)
+		}
+		user.mount("data", "2")
+		user.wantFile("data", "file", "rows")
+		user.unmount("data", "2")
+	})
+	t.Run("a Remove asks anew", func(t *testing.T) {
+		_, other, shared := begun(t, "stays")
+		other.remove("data")
+		if got := trash(t, shared); len(got) != 1 || strings.Contains(got[0], halfRemoved) {
+			t.Errorf("trash %v", got)
+		}
+	})
+	t.Run("a Create finishes one that was to go, also when it sees a user", func(t *testing.T) {
+		user, other, shared := begun(t, "goes")
+		other.create("data")
+		if got := trash(t, shared); len(got) != 1 || !exists(t, filepath.Join(got[0], "file")) {
+			t.Errorf("trash %v", got)
+		}
+		user.unmount("data", "1")
+	})
+}
+
+// A host that was cut off goes on with what it knew of the volume.
+func TestRemovalLeftBehindChangesNoNewVolume(t *testing.T) {
+	for _, row := range []struct {
+		name, verdict string
+	}{
+		{"when it was decided", ""},
+		{"when nobody remembers what was decided", "forgotten"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			shared := t.TempDir()
+			a, b := newHost(t, shared), newHost(t, shared)
+			a.create("data")
+			beginRemoval(t, shared)
+			late := b.LateRemoval(t.Context(), "data")
+			a.remove("data")
+			if row.verdict == "forgotten" {
+				if err := os.Remove(filepath.Join(shared, ".docker-volume-efs/tmp/verdict-"+halfRemoved)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a.create("data")
+			a.mount("data", "1")
+			a.write("data", "file", "new")
+			record := filepath.Join(shared, ".docker-volume-efs/volumes/data.json")
+			before, err := os.ReadFile(record)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("the late removal says: %v", late())
+			if after, err := os.ReadFile(record); err != nil || string(after) != string(before) {
+				t.Errorf("%v: the record was\n%s\nand is\n%s", err, before, after)
+			}
+			a.wantFile("data", "file", "new")
+			a.unmount("data", "1")
+		})
 	}
 }
 
@@ -263,17 +384,9 @@ func TestRemovalCutOffBeforeTheRecordWentIsRepeatable(t *testing.T) {
 	shared := t.TempDir()
 	h := newHost(t, shared)
 	h.create("data", "remove=delete")
-	record := filepath.Join(shared, ".docker-volume-efs/volumes/data.json")
-	text, err := os.ReadFile(record)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const entry = "20261121T000000Z-half-data"
-	half := strings.Replace(string(text), `"state": "ready"`,
-		fmt.Sprintf(`"state": "removing", "trash": %q, "directory": %d`, entry, inode(t, filepath.Join(shared, "data"))), 1)
-	condemned := filepath.Join(shared, ".docker-volume-efs/deleting", entry)
+	beginRemoval(t, shared)
+	condemned := filepath.Join(shared, ".docker-volume-efs/deleting", halfRemoved)
 	if err := errors.Join(
-		os.WriteFile(record, []byte(half), 0o600),
 		os.Mkdir(condemned, 0o700),
 		os.Rename(filepath.Join(shared, "data"), filepath.Join(condemned, "data")),
 		os.WriteFile(filepath.Join(condemned, "record.json"), nil, 0o600),

@@ -263,17 +263,21 @@ func (f *fileSystem) unpointRestored(ctx context.Context, record catalog.Record)
 	return err
 }
 
-// trashEvery is how often the trash is looked through for what is too old.
+// trashEvery is how often the trash, and what others have left half done, is looked through for what is too old.
 const trashEvery = time.Hour
 
 // checkTrash deletes what is in the trash for longer than the setting allows. It is run by one
 // goroutine for each file system at a time.
 func (d *Driver) checkTrash(ctx context.Context, f *fileSystem) {
 	keep := d.options.TrashKeep
-	if keep == 0 || f.main().established() == nil || time.Since(f.emptied) < trashEvery {
+	if f.main().established() == nil || time.Since(f.emptied) < trashEvery {
 		return
 	}
 	f.emptied = time.Now()
+	d.sweepSoon(f)
+	if keep == 0 {
+		return
+	}
 	n, err := f.emptyTrash(ctx, func(e catalog.TrashEntry) bool { return !e.Removed.IsZero() && time.Since(e.Removed) > keep })
 	log := d.log.WithField("filesystem", f.spec)
 	if n > 0 {

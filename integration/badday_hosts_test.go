@@ -99,6 +99,8 @@ func TestBadDayTwoHostsRace(t *testing.T) {
 		"uses it since",            // the other host has it mounted
 		"removed it meanwhile",     // by a Mount of a volume half made; a Create begins anew
 		"has made it meanwhile",    // a removal that was about to take a new volume
+		"has changed it meanwhile", // a removal that began anew too often
+		"had it stay",              // a removal that another host has undone
 	}
 	var (
 		mu      sync.Mutex

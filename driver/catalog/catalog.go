@@ -232,8 +232,10 @@ func (c *Catalog) Add(record Record) (current Record, won bool, err error) {
 	return record, err == nil, err
 }
 
-// Replace writes a record over the one of that name.
-func (c *Catalog) Replace(record Record) error {
+// Replace writes a record over another state of the same volume's. It fails with [ErrNotFound] if there is none
+// of that name any more, and with [ErrChanged] if it is not the one that was there before: what a host that
+// was cut off meant to write must not replace what others have done meanwhile.
+func (c *Catalog) Replace(before, record Record) error {
 	data, err := record.encode()
 	if err != nil {
 		return err
@@ -243,6 +245,13 @@ func (c *Catalog) Replace(record Record) error {
 		return err
 	}
 	err = c.place(data, func(tmp *tree.Dir, name string) error {
+		current, err := c.Lookup(record.Name)
+		if err != nil {
+			return err
+		}
+		if !current.isAt(before) {
+			return ErrChanged
+		}
 		return tmp.Rename(name, c.dirs[volumesDir], record.Name+suffix)
 	})
 	if err != nil {
@@ -270,7 +279,7 @@ func (c *Catalog) Drop(name string) error {
 func (c *Catalog) DropRemoved(record Record) error {
 	return c.DropIf(record.Name, func(current Record) bool {
 		if current.State == Removing {
-			return current.Trash == record.Trash
+			return current.IsRemoval(record.Trash)
 		}
 		return c.isHollow(current, record)
 	})

@@ -103,10 +103,11 @@ func TestAdd(t *testing.T) {
 func TestReplaceAndDrop(t *testing.T) {
 	root := t.TempDir()
 	a, b := open(t, root), open(t, root)
-	add(t, a, record("data", at("/elsewhere")))
+	first := add(t, a, record("data", at("/elsewhere")))
 	add(t, a, record("other"))
-	second := record("data", at("/elsewhere"), by("second"))
-	must(t, b.Replace(second))
+	second := first
+	second.State = catalog.Removing
+	must(t, b.Replace(first, second))
 	wantRecord(t, a, second)
 	wantNames(t, inside(root, "paths"), catalog.Mark(second))
 	wantNames(t, inside(root, "tmp"))
@@ -137,7 +138,7 @@ func TestStamp(t *testing.T) {
 		change func() error
 	}{
 		{"an added", func() error { _, _, err := a.Add(record("data")); return err }},
-		{"a replaced", func() error { return a.Replace(record("data", by("second"))) }},
+		{"a replaced", func() error { return a.Replace(record("data"), record("data", removing(entry, 7))) }},
 		{"a removed", func() error { return a.Drop("data") }},
 	} {
 		// A clock may stand still for some milliseconds.
@@ -319,7 +320,7 @@ func TestNamesDoNotClimb(t *testing.T) {
 		_, _, addErr := c.Add(record(name, at("/elsewhere")))
 		_, asideErr := c.SetAside(name)
 		for call, err := range map[string]error{
-			"Lookup": lookupErr, "Add": addErr, "Replace": c.Replace(record(name)), "SetAside": asideErr, "Drop": c.Drop(name),
+			"Lookup": lookupErr, "Add": addErr, "Replace": c.Replace(record(name), record(name)), "SetAside": asideErr, "Drop": c.Drop(name),
 		} {
 			if err == nil {
 				t.Errorf("%s took %q", call, name)

@@ -199,13 +199,15 @@ func TestLookupAgain(t *testing.T) {
 	t.Run("reads what another host has replaced", func(t *testing.T) {
 		root := t.TempDir()
 		a, b := open(t, root), open(t, root)
-		add(t, a, record("data", by("host-a")))
+		now := add(t, a, record("data"))
 		found := find(t, a, catalog.Found{})
-		for _, host := range []string{"host-b", "host-c", "host-d"} {
-			must(t, b.Replace(record("data", by(host))))
-			if found = find(t, a, found); found.Record.CreatedBy != host {
-				t.Errorf("record of %s, want %s", found.Record.CreatedBy, host)
+		for _, entry := range []string{"one", "two", "six"} {
+			next := record("data", removing(entry, 7))
+			must(t, b.Replace(now, next))
+			if found = find(t, a, found); found.Record.Trash != entry {
+				t.Errorf("a removal to %s, want %s", found.Record.Trash, entry)
 			}
+			now = next
 		}
 	})
 	t.Run("sees that another host has dropped it and made it anew", func(t *testing.T) {

@@ -20,7 +20,7 @@ func (c *Catalog) Confirm(record Record) error {
 // removed at that moment. It must be empty. If somebody has begun to use it as a volume's directory, there is one again.
 func (c *Catalog) TakeBack(record Record, directory uint64) error {
 	now, err := c.DirectoryOf(record)
-	if err != nil || now != directory {
+	if err != nil || now != directory || c.usesPath(record) {
 		return err
 	}
 	parent, err := c.root.Open(path.Dir(record.Path))

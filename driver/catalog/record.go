@@ -35,6 +35,15 @@ func (r Record) Same(other Record) bool {
 	return r.Name == other.Name && r.Path == other.Path && r.CreatedBy == other.CreatedBy && r.Created.Equal(other.Created)
 }
 
+// isAt tells whether a record is the same volume's, and as far.
+func (r Record) isAt(other Record) bool {
+	return r.Same(other) && r.State == other.State && r.Trash == other.Trash
+}
+
+// IsRemoval tells whether a record says that its volume is being removed to that entry of the trash, or
+// restored from it.
+func (r Record) IsRemoval(entry string) bool { return r.State == Removing && r.Trash == entry }
+
 // version is the oldest that says all of it.
 func (r Record) version() int {
 	o := r.Options
@@ -179,6 +188,8 @@ var (
 	ErrNotFound = errors.New("no such volume")
 	// ErrDamaged reports a record that cannot be read as one.
 	ErrDamaged = errors.New("its record is damaged")
+	// ErrChanged reports that a record is not any more the one that it was.
+	ErrChanged = errors.New("another host has changed it meanwhile: try again")
 	// ErrNewer reports a record or catalogue of a later format.
 	ErrNewer = errors.New("written by a newer version of docker-volume-efs")
 )

@@ -16,6 +16,8 @@ var (
 	ErrNoEntry = errors.New("no such entry in the trash")
 	// ErrTaken reports that the name or the directory of a volume to be restored belongs to another.
 	ErrTaken = errors.New("it is in use")
+	// ErrUnfinished reports that the volume to be restored is still being removed.
+	ErrUnfinished = errors.New("its removal is not finished")
 )
 
 // TrashEntry is a removed volume.
@@ -129,8 +131,11 @@ func (c *Catalog) Restore(id, as string) (Record, error) {
 		return Record{}, err
 	}
 	if !won {
-		if current.State != Removing || current.Trash != id {
+		if !current.IsRemoval(id) {
 			return Record{}, fmt.Errorf("%w: there is a volume %q", ErrTaken, record.Name)
+		}
+		if current.AccessPointID != "" {
+			return Record{}, fmt.Errorf("%w: run docker volume rm %s again first", ErrUnfinished, record.Name) // it is about to lose that
 		}
 		record = current // of a call that was cut off
 	}
@@ -202,8 +207,9 @@ func (c *Catalog) Restored(record Record) error {
 	if now == 0 || now != record.Directory {
 		return fmt.Errorf("%w: it was removed again meanwhile", ErrTaken)
 	}
-	record.State, record.Trash, record.Directory = Ready, "", 0
-	if err := c.Replace(record); err != nil {
+	ready := record
+	ready.State, ready.Trash, ready.Directory = Ready, "", 0
+	if err := c.Replace(record, ready); err != nil {
 		return err
 	}
 	return c.dropEmptyEntry(id)
