@@ -112,6 +112,33 @@ func TestOtherHostsAreToldOfContainersThatAreNotCounted(t *testing.T) {
 	eventually(t, "the entry is without the volume whose container has ended", func() bool { return entry() != "" && !strings.Contains(entry(), `"plain"`) })
 }
 
+// Who waits for a lease looks for signs of life in the entry of the host whose ID is in the lease's name.
+func TestEachLeaseHasSignsOfLifeOfItsOwnAddress(t *testing.T) {
+	h, k := exclusively(t)
+	h.mount("data", "1")
+	h.stop()
+	h.options.FileSystem.Export = "/alias"
+	h.start()
+	h.create("later", "access=exclusive")
+	h.mount("later", "1")
+	begun := time.Now()
+	for _, name := range []string{"data", "later"} {
+		eventually(t, "the entry that shows "+name+" is renewed", func() bool {
+			leases, err := filepath.Glob(filepath.Join(k.export, catalog.DirName, "leases", name+"@*", "*_web"))
+			if err != nil || len(leases) != 1 {
+				t.Fatal(leases, err)
+			}
+			entry := filepath.Join(k.export, catalog.DirName, "hosts", strings.Split(filepath.Base(leases[0]), "_")[2]+".json")
+			info, err := os.Stat(entry)
+			if err != nil || !info.ModTime().After(begun) {
+				return false
+			}
+			text, err := os.ReadFile(entry)
+			return err == nil && strings.Contains(string(text), `"`+name+`"`)
+		})
+	}
+}
+
 // A mount under way goes on, and so does what it needs: its relay, and with it the lease.
 func TestExclusiveMountThatWasGivenUpIsFoundByTheNextCall(t *testing.T) {
 	h, k := exclusively(t)

@@ -35,6 +35,7 @@ const (
 type fileSystem struct {
 	d     *Driver
 	spec  filesystem.Spec
+	self  lease.Host    // this host, as others see it here
 	slots chan struct{} // one for each call under way
 	lost  chan struct{} // told when a mount target was left
 
@@ -64,7 +65,7 @@ type fileSystem struct {
 
 func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 	f := &fileSystem{
-		d: d, spec: spec, slots: make(chan struct{}, callsAtOnce), lost: make(chan struct{}, 1),
+		d: d, spec: spec, self: d.host.at(spec), slots: make(chan struct{}, callsAtOnce), lost: make(chan struct{}, 1),
 		transports: map[string]*transport{}, holdings: map[string]*holding{}, found: map[string]catalog.Found{},
 	}
 	if d.known != nil {
@@ -76,7 +77,7 @@ func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 	}
 	f.presence = newPresence(f)
 	f.leaseStore = &leaseStore{f: f, signs: map[string]catalog.FoundHost{}}
-	f.leases = &lease.Keeper{Self: lease.Host{ID: d.host.id, Name: d.host.name}, Store: f.leaseStore}
+	f.leases = &lease.Keeper{Self: f.self, Store: f.leaseStore}
 	f.deleting = rate.NewLimiter(deletesPerSecond, deletesAtOnce)
 	return f
 }

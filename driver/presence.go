@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/lease"
 )
 
 // withdrawAfter is how long a volume that nobody uses any more counts as in use for the
@@ -15,10 +17,10 @@ import (
 // change of the entry costs the server some five operations.
 const withdrawAfter = time.Second
 
-// presence is this host's entry in one file system's catalogue, and what the entries of the
-// other hosts say. A volume is in the entry before its mount counts, and a removal looks at the
-// entries after the volume's record says "removing": of two hosts at work at once, one sees the
-// other.
+// presence is this host's entry in the catalogue of one file system by one address, and what the
+// entries of the other hosts say. A volume is in the entry before its mount counts, and a removal
+// looks at the entries after the volume's record says "removing": of two hosts at work at once, one
+// sees the other.
 type presence struct {
 	f       *fileSystem
 	writing chan struct{} // held by who writes the entry, until the write has ended
@@ -36,6 +38,22 @@ type presence struct {
 	dropped uint64                     // how often others took this host for dead
 	others  map[string]sighting
 	looked  time.Time
+}
+
+// at is this host as others see it on a file system. It is another one at each address: should two be of
+// one file system, neither writes over what the other tells, and neither waits for a server that only
+// the other needs.
+func (h host) at(spec filesystem.Spec) lease.Host {
+	return lease.Host{ID: digest(h.id + " " + spec.String()), Name: h.name}
+}
+
+// ownIDs are this host's at all addresses that it uses.
+func (d *Driver) ownIDs() map[string]bool {
+	own := map[string]bool{}
+	for _, f := range d.allFileSystems() {
+		own[f.self.ID] = true
+	}
+	return own
 }
 
 // announced is a volume in use here, and the change of the entry with which it came.
@@ -120,7 +138,7 @@ func (p *presence) write(ctx context.Context, c *catalog.Catalog, change uint64)
 		p.mu.Unlock()
 		return nil
 	}
-	entry, now := catalog.Host{ID: p.f.d.host.id, Name: p.f.d.host.name, Volumes: map[string]catalog.HostUse{}}, p.changes
+	entry, now := catalog.Host{ID: p.f.self.ID, Name: p.f.self.Name, Volumes: map[string]catalog.HostUse{}}, p.changes
 	for name, one := range p.used {
 		entry.Volumes[name] = one.HostUse
 	}
@@ -225,7 +243,7 @@ func (p *presence) touch(ctx context.Context) (dropped bool, err error) {
 		if !there {
 			return false, nil
 		}
-		err := c.RenewHost(p.f.d.host.id)
+		err := c.RenewHost(p.f.self.ID)
 		if !errors.Is(err, catalog.ErrNotFound) {
 			return false, p.renewed(err)
 		}

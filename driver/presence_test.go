@@ -342,6 +342,36 @@ func TestPresenceOverRestarts(t *testing.T) {
 	})
 }
 
+// A volume keeps the address at which its host has learned of it, and the setting may change.
+func TestVolumesAtTwoAddressesOfOneFileSystemAreAllTold(t *testing.T) {
+	hostsInABubble(t, func(t *testing.T, shared string, a, b *testHost) {
+		a.stop()
+		a.options.FileSystem.Dir = anotherAddress(t, shared)
+		a.start()
+		a.create("later")
+		a.mount("later", "1")
+		for range 2 {
+			for _, name := range []string{"data", "later"} {
+				wantKind(t, b.Remove(t.Context(), name), driver.Conflict, "web-1 uses it")
+			}
+			pass(3 * time.Minute)
+		}
+		if other := a.Overview().Elsewhere; len(other) != 0 {
+			t.Errorf("the host takes itself for another: %+v", other)
+		}
+		a.unmount("later", "1")
+		pass(10 * time.Second)
+		wantKind(t, b.Remove(t.Context(), "data"), driver.Conflict, "web-1 uses it")
+		b.remove("later")
+		a.unmount("data", "1")
+		pass(10 * time.Second)
+		b.remove("data")
+		if n := entries(t, shared); n != 0 {
+			t.Errorf("%d entries are left", n)
+		}
+	})
+}
+
 func TestManyMountsAtOnceAreAllTold(t *testing.T) {
 	synctest.Test(t, manyMounts)
 }

@@ -53,19 +53,20 @@ func (p *presence) look(c *catalog.Catalog) error {
 
 // saw keeps what a look has found, and returns the hosts that are dead.
 func (p *presence) saw(all map[string]catalog.FoundHost) (dead []sighting) {
+	own := p.f.d.ownIDs()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	p.looked = now
 	for id := range p.others {
-		if _, there := all[id]; !there {
+		if _, there := all[id]; !there || own[id] {
 			delete(p.others, id)
 		}
 	}
 	for id, found := range all {
 		one, known := p.others[id]
 		switch {
-		case id == p.f.d.host.id:
+		case own[id]:
 		case !known || !found.Same(one.FoundHost):
 			p.others[id] = sighting{found, now}
 		case now.Sub(one.since) > deadAfter:

@@ -126,16 +126,21 @@ func TestVolumeElsewhereIsFoundThroughThePointerAtHome(t *testing.T) {
 
 func TestAnotherAddressOfOneFileSystemIsTheSame(t *testing.T) {
 	shared := t.TempDir()
+	h := newHost(t, shared)
+	h.create("data")
+	h.create("data", "filesystem=dir:"+anotherAddress(t, shared))
+	if names, err := os.ReadDir(filepath.Join(shared, ".docker-volume-efs/volumes")); err != nil || len(names) != 1 {
+		t.Errorf("records %v, %v", names, err)
+	}
+}
+
+func anotherAddress(t *testing.T, shared string) string {
+	t.Helper()
 	alias := filepath.Join(t.TempDir(), "alias")
 	if err := os.Symlink(shared, alias); err != nil {
 		t.Fatal(err)
 	}
-	h := newHost(t, shared)
-	h.create("data")
-	h.create("data", "filesystem=dir:"+alias)
-	if names, err := os.ReadDir(filepath.Join(shared, ".docker-volume-efs/volumes")); err != nil || len(names) != 1 {
-		t.Errorf("records %v, %v", names, err)
-	}
+	return alias
 }
 
 func TestRemovedElsewhereIsForgottenUnlessInUse(t *testing.T) {
