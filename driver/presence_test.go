@@ -222,6 +222,19 @@ func TestHostsThatAreNotHeardOf(t *testing.T) {
 			wantKind(t, b.Remove(t.Context(), "data"), driver.Conflict, "web-1")
 		})
 	})
+	t.Run("are not those that this host could not see itself, until it has looked for two minutes", func(t *testing.T) {
+		hostsInABubble(t, func(t *testing.T, _ string, a, b *testHost) {
+			a.die()
+			wantKind(t, b.Remove(t.Context(), "data"), driver.Conflict, "web-1")
+			revive := b.die()
+			pass(5 * time.Minute)
+			revive()
+			pass(20 * time.Second)
+			wantKind(t, b.Remove(t.Context(), "data"), driver.Conflict, "web-1")
+			pass(3 * time.Minute)
+			b.remove("data")
+		})
+	})
 	t.Run("tell again what they use when they are back", func(t *testing.T) {
 		hostsInABubble(t, func(t *testing.T, shared string, a, b *testHost) {
 			if err := os.RemoveAll(filepath.Join(shared, ".docker-volume-efs/hosts")); err != nil {

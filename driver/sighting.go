@@ -21,10 +21,14 @@ const (
 	// lookAgain how old a look may be that an answer rests on.
 	lookEvery = time.Minute
 	lookAgain = 5 * time.Second
+	// lookLimit is how far apart two looks may be for the time between them to count: a check and
+	// two answers later than they should. In a longer one this host saw nothing itself, and nobody
+	// may have reached the server.
+	lookLimit = lookEvery + DefaultCheck + 2*answerTimeout
 )
 
 // sighting is another host's entry, and since when, by this host's monotonic clock, it has been
-// as it is.
+// seen as it is.
 type sighting struct {
 	catalog.FoundHost
 	since time.Time
@@ -57,6 +61,7 @@ func (p *presence) saw(all map[string]catalog.FoundHost) (dead []sighting) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
+	blind := now.Sub(p.looked) > lookLimit
 	p.looked = now
 	for id := range p.others {
 		if _, there := all[id]; !there || own[id] {
@@ -67,7 +72,7 @@ func (p *presence) saw(all map[string]catalog.FoundHost) (dead []sighting) {
 		one, known := p.others[id]
 		switch {
 		case own[id]:
-		case !known || !found.Same(one.FoundHost):
+		case !known || blind || !found.Same(one.FoundHost):
 			p.others[id] = sighting{found, now}
 		case now.Sub(one.since) > deadAfter:
 			dead = append(dead, one)
