@@ -58,6 +58,19 @@ func (d *Driver) LateRemoval(ctx context.Context, name string) (goOn func() erro
 	}
 }
 
+// LookSlowly looks at the other hosts' entries, and has something happen before what it found counts.
+func (d *Driver) LookSlowly(ctx context.Context, meanwhile func()) error {
+	p := d.home().presence
+	_, err := withCatalog(ctx, d.home(), func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
+		number, before := p.beginLook()
+		all, err := c.Hosts(before)
+		meanwhile()
+		p.saw(number, all)
+		return struct{}{}, err
+	})
+	return err
+}
+
 // WithdrawAfter is how long a volume counts as in use after its last use.
 const WithdrawAfter = withdrawAfter
 

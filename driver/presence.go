@@ -37,6 +37,8 @@ type presence struct {
 	refused error                      // of the latest renewal of the entry: they see no sign of life
 	dropped uint64                     // how often others took this host for dead
 	others  map[string]sighting
+	looks   uint64 // that began
+	seen    uint64 // the number of the one that found others
 	looked  time.Time
 }
 

@@ -89,6 +89,24 @@ func TestStatusTellsWhoUsesAVolume(t *testing.T) {
 	}
 }
 
+// A removal looks, and then asks what was seen: not what another look had found before.
+func TestALookThatEndsLateDoesNotHideWhatANewerOneHasSeen(t *testing.T) {
+	shared := t.TempDir()
+	a := newHost(t, shared, names())
+	b := newHost(t, shared, names(a))
+	a.create("data")
+	err := b.LookSlowly(t.Context(), func() {
+		a.mount("data", "1")
+		wantKind(t, b.Remove(t.Context(), "data"), driver.Conflict, "web-1 uses it")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if users := b.usedBy("data"); len(users) != 1 {
+		t.Errorf("it is used by %v", users)
+	}
+}
+
 func TestOverviewTellsWhatOtherHostsUse(t *testing.T) {
 	shared := t.TempDir()
 	often := func(o *driver.Options) { o.Check = 20 * time.Millisecond }

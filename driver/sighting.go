@@ -36,18 +36,13 @@ type sighting struct {
 
 // look reads the other hosts' entries, and removes those of dead ones.
 func (p *presence) look(c *catalog.Catalog) error {
-	p.mu.Lock()
-	before := make(map[string]catalog.FoundHost, len(p.others))
-	for id, one := range p.others {
-		before[id] = one.FoundHost
-	}
-	p.mu.Unlock()
+	number, before := p.beginLook()
 	all, err := c.Hosts(before)
 	if err != nil {
 		return err
 	}
 	var failed error
-	for _, dead := range p.saw(all) {
+	for _, dead := range p.saw(number, all) {
 		p.f.d.log.WithField("filesystem", p.f.spec).Warnf("host %s has not been heard of for %v and counts as dead; it used %v",
 			dead.Name, deadAfter, slices.Sorted(maps.Keys(dead.Volumes)))
 		failed = errors.Join(failed, c.DropHost(dead.FoundHost))
@@ -55,11 +50,28 @@ func (p *presence) look(c *catalog.Catalog) error {
 	return failed
 }
 
-// saw keeps what a look has found, and returns the hosts that are dead.
-func (p *presence) saw(all map[string]catalog.FoundHost) (dead []sighting) {
+// beginLook gives a look its number, and what earlier ones have found.
+func (p *presence) beginLook() (number uint64, before map[string]catalog.FoundHost) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before = make(map[string]catalog.FoundHost, len(p.others))
+	for id, one := range p.others {
+		before[id] = one.FoundHost
+	}
+	p.looks++
+	return p.looks, before
+}
+
+// saw keeps what a look has found, and returns the hosts that are dead. Of looks at the same time the one
+// that began last counts: it has found whatever there was before the others began.
+func (p *presence) saw(number uint64, all map[string]catalog.FoundHost) (dead []sighting) {
 	own := p.f.d.ownIDs()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if number < p.seen {
+		return nil
+	}
+	p.seen = number
 	now := time.Now()
 	blind := now.Sub(p.looked) > lookLimit
 	p.looked = now
