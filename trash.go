@@ -18,8 +18,9 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/terminal"
 )
 
-// trashLimit bounds a question about the trash, which goes to the file systems.
-const trashLimit = 30 * time.Second
+// trashLimit bounds a question about the trash, which goes to the file systems: one that is dead is given up by the plugin
+// after ten seconds, one with a full trash has some questions to answer for each entry.
+const trashLimit = 2 * time.Minute
 
 func trashCommand(status *int) *cobra.Command {
 	var data string

@@ -74,6 +74,9 @@ func (d *Driver) LookSlowly(ctx context.Context, meanwhile func()) error {
 // WithdrawAfter is how long a volume counts as in use after its last use.
 const WithdrawAfter = withdrawAfter
 
+// TrashAtOnce is how many entries of the trash one question reads or condemns.
+const TrashAtOnce = trashAtOnce
+
 // KeepsPort is why via=auto takes a relay for mount targets with several ports.
 var KeepsPort = keepsPort
 

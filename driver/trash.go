@@ -62,7 +62,7 @@ func (d *Driver) Trash(ctx context.Context) ([]Trashed, error) {
 	all := []Trashed{}
 	var mu sync.Mutex // guards all
 	failed := d.onEachTrash(func(f *fileSystem) error {
-		entries, err := f.trash(ctx)
+		entries, err := f.trash(ctx, anyEntry)
 		mu.Lock()
 		defer mu.Unlock()
 		for _, e := range entries {
@@ -80,11 +80,51 @@ func (d *Driver) Trash(ctx context.Context) ([]Trashed, error) {
 	return all, failed
 }
 
-func (f *fileSystem) trash(ctx context.Context) ([]catalog.TrashEntry, error) {
-	return withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) ([]catalog.TrashEntry, error) {
-		return c.Trash()
-	})
+// trashAtOnce is how many entries of the trash one question reads or condemns. All of a full trash in one would take
+// longer than an answer may, and the file system would count as dead.
+const trashAtOnce = 64
+
+// inTrash does work on the entries that are meant, the latest first, some in each question. What a question brought goes
+// to done; the first one that fails is the last.
+func inTrash[T any](ctx context.Context, f *fileSystem, meant func(id string) bool, work func(*catalog.Catalog, string) (T, error), done func([]T)) error {
+	ids, err := withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) ([]string, error) { return c.Trash() })
+	if err != nil {
+		return err
+	}
+	ids = slices.DeleteFunc(ids, func(id string) bool { return !meant(id) })
+	for batch := range slices.Chunk(ids, trashAtOnce) {
+		some, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) ([]T, error) {
+			var some []T
+			for _, id := range batch {
+				if err := ctx.Err(); err != nil {
+					return some, err
+				}
+				one, err := work(c, id)
+				if errors.Is(err, catalog.ErrNoEntry) {
+					continue // gone since
+				}
+				if err != nil {
+					return some, err
+				}
+				some = append(some, one)
+			}
+			return some, nil
+		})
+		done(some)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// trash reads the entries that are meant. Besides an error it returns those that it has read.
+func (f *fileSystem) trash(ctx context.Context, meant func(id string) bool) (all []catalog.TrashEntry, err error) {
+	err = inTrash(ctx, f, meant, (*catalog.Catalog).Trashed, func(some []catalog.TrashEntry) { all = append(all, some...) })
+	return all, err
+}
+
+func anyEntry(string) bool { return true }
 
 // Restore makes a removed volume a volume again, with its data and options, under its own name or
 // another one. What is an entry's name or the volume's; of several removed ones of that name the
@@ -114,8 +154,9 @@ func (d *Driver) findTrashed(ctx context.Context, what string) (*fileSystem, cat
 	var mu sync.Mutex // guards at and found
 	var at *fileSystem
 	var found catalog.TrashEntry
+	mayBe := func(id string) bool { return id == what || catalog.IsTrashOf(id, what) }
 	failed := d.onEachTrash(func(f *fileSystem) error {
-		entries, err := f.trash(ctx)
+		entries, err := f.trash(ctx, mayBe)
 		mu.Lock()
 		defer mu.Unlock()
 		for _, e := range entries {
@@ -278,7 +319,7 @@ func (d *Driver) checkTrash(ctx context.Context, f *fileSystem) {
 	if keep == 0 {
 		return
 	}
-	n, err := f.emptyTrash(ctx, func(e catalog.TrashEntry) bool { return !e.Removed.IsZero() && time.Since(e.Removed) > keep })
+	n, err := f.emptyTrash(ctx, func(id string) bool { return isOlder(id, keep) })
 	log := d.log.WithField("filesystem", f.spec)
 	if n > 0 {
 		log.Infof("%d removed volumes were in the trash for longer than %v and are deleted", n, keep)
@@ -288,28 +329,19 @@ func (d *Driver) checkTrash(ctx context.Context, f *fileSystem) {
 	}
 }
 
-// emptyTrash deletes the entries that are meant, in the background, and returns how many.
-func (f *fileSystem) emptyTrash(ctx context.Context, meant func(catalog.TrashEntry) bool) (int, error) {
-	n, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (int, error) {
-		all, err := c.Trash()
-		if err != nil {
-			return 0, err
-		}
-		condemned := 0
-		for _, e := range all {
-			if !meant(e) {
-				continue
-			}
-			if err := errors.Join(ctx.Err(), c.Condemn(e.ID)); err != nil {
-				return condemned, err
-			}
-			condemned++
-		}
-		return condemned, nil
-	})
-	if n > 0 {
+// isOlder tells whether an entry's volume was removed at least that long ago; of one without a time nobody can say.
+func isOlder(id string, age time.Duration) bool {
+	removed := catalog.TrashedAt(id)
+	return !removed.IsZero() && time.Since(removed) >= age
+}
+
+// emptyTrash deletes the entries that are meant, in the background, and returns how many, also if there are more.
+func (f *fileSystem) emptyTrash(ctx context.Context, meant func(id string) bool) (n int, err error) {
+	condemn := func(c *catalog.Catalog, id string) (string, error) { return id, c.Condemn(id) }
+	err = inTrash(ctx, f, meant, condemn, func(some []string) {
+		n += len(some)
 		f.d.sweepSoon(f)
-	}
+	})
 	return n, err
 }
 
@@ -320,14 +352,14 @@ func (d *Driver) EmptyTrash(ctx context.Context, entries []string, age time.Dura
 	missing := slices.Clone(entries)
 	var mu sync.Mutex // guards deleted and missing
 	failed := d.onEachTrash(func(f *fileSystem) error {
-		n, err := f.emptyTrash(ctx, func(e catalog.TrashEntry) bool {
+		n, err := f.emptyTrash(ctx, func(id string) bool {
 			if len(entries) == 0 {
-				return !e.Removed.IsZero() && time.Since(e.Removed) >= age
+				return isOlder(id, age)
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			missing = slices.DeleteFunc(missing, func(id string) bool { return id == e.ID })
-			return slices.Contains(entries, e.ID)
+			missing = slices.DeleteFunc(missing, func(one string) bool { return one == id })
+			return slices.Contains(entries, id)
 		})
 		mu.Lock()
 		defer mu.Unlock()

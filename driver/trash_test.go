@@ -1,6 +1,8 @@
 package driver_test
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -303,6 +305,104 @@ func TestTrashOfADeadFileSystem(t *testing.T) {
 			}
 			says(t, err, dead)
 		})
+	})
+}
+
+// questions is a context that tells when a question to a file system begins: each has a time limit of its own, which
+// asks for that of the call.
+type questions struct {
+	context.Context
+	begin func()
+}
+
+func (q questions) Deadline() (time.Time, bool) {
+	q.begin()
+	return q.Context.Deadline()
+}
+
+// fillTrash makes entries as the removal of so many volumes leaves them.
+func fillTrash(t *testing.T, shared string, entries int) {
+	t.Helper()
+	record := `{"version":1,"name":"many","state":"removing","path":"/many","options":{"access":"shared","remove":"trash","via":"auto"},` +
+		`"made":true,"created":"2026-01-01T00:00:00Z","created_by":"other"}`
+	for i := range entries {
+		dir := filepath.Join(shared, ".docker-volume-efs/trash", fmt.Sprintf("20260101T%06dZ-ABCDEF-many", i%60+i/60*100))
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "record.json"), []byte(record), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A question that takes longer than an answer may is given up, and the file system counts as dead: none may grow with the
+// trash.
+func TestLargeTrash(t *testing.T) {
+	const entries = 2000
+	large := func(t *testing.T) (h *testHost, left func() int) {
+		t.Helper()
+		h = newHost(t, t.TempDir())
+		h.create("data") // makes the catalogue
+		fillTrash(t, h.options.FileSystem.Dir, entries)
+		return h, func() int {
+			all, err := os.ReadDir(filepath.Join(h.options.FileSystem.Dir, ".docker-volume-efs/trash"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(all)
+		}
+	}
+	t.Run("is listed some entries at a time, the latest first", func(t *testing.T) {
+		h, _ := large(t)
+		if n := len(h.trashed()); n != entries {
+			t.Errorf("%d are listed", n)
+		}
+		ctx, giveUp := context.WithCancel(t.Context())
+		defer giveUp()
+		begun := 0
+		all, err := h.Trash(questions{ctx, func() {
+			if begun++; begun == 7 { // twice in each: one for the list, two for entries
+				giveUp()
+			}
+		}})
+		if err == nil || len(all) != 2*driver.TrashAtOnce || all[0].Entry != "20260101T003319Z-ABCDEF-many" {
+			t.Errorf("after three questions %d are listed, %v", len(all), err)
+		}
+	})
+	t.Run("has a volume by its name", func(t *testing.T) {
+		h, _ := large(t)
+		h.remove("data")
+		begun := 0
+		name, err := h.Restore(questions{t.Context(), func() { begun++ }}, "data", "")
+		if err != nil || name != "data" || begun > 20 {
+			t.Errorf("%q, %v, after %d questions", name, err, begun/2)
+		}
+	})
+	t.Run("is emptied some entries at a time", func(t *testing.T) {
+		h, left := large(t)
+		before, most := entries, 0
+		n, err := h.EmptyTrash(questions{t.Context(), func() {
+			now := left()
+			before, most = now, max(most, before-now)
+		}}, nil, 0)
+		if err != nil || n != entries || left() != 0 || most != driver.TrashAtOnce {
+			t.Errorf("%d are deleted, %d of them at once, %v", n, most, err)
+		}
+	})
+	t.Run("stays half emptied if the call is given up", func(t *testing.T) {
+		h, left := large(t)
+		ctx, giveUp := context.WithCancel(t.Context())
+		defer giveUp()
+		begun := 0
+		n, err := h.EmptyTrash(questions{ctx, func() {
+			if begun++; begun == 7 {
+				giveUp()
+			}
+		}}, nil, time.Hour)
+		if err == nil || n != 2*driver.TrashAtOnce || left() != entries-n {
+			t.Errorf("%d are deleted, %v, %d are left", n, err, left())
+		}
 	})
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
@@ -32,8 +34,8 @@ type TrashEntry struct {
 	Trouble error
 }
 
-// Trash lists what is in the trash.
-func (c *Catalog) Trash() ([]TrashEntry, error) {
+// Trash lists the entries of the trash by their IDs, the latest first.
+func (c *Catalog) Trash() ([]string, error) {
 	if _, err := c.dirs[trashDir].Refresh(); err != nil {
 		return nil, err
 	}
@@ -41,23 +43,23 @@ func (c *Catalog) Trash() ([]TrashEntry, error) {
 	if err != nil {
 		return nil, err
 	}
-	var all []TrashEntry
-	for _, id := range ids {
-		if CheckName(id) != nil {
-			continue
-		}
-		entry := TrashEntry{ID: id, Removed: trashedAt(id)}
-		if entry.Record, err = c.trashed(id); errors.Is(err, ErrNoEntry) {
-			continue // gone since
-		}
-		entry.Trouble = err
-		all = append(all, entry)
-	}
-	return all, nil
+	ids = slices.DeleteFunc(ids, func(id string) bool { return CheckName(id) != nil })
+	slices.SortFunc(ids, func(a, b string) int { return strings.Compare(b, a) })
+	return ids, nil
 }
 
-// trashedAt is the time in an entry's name; zero if there is none.
-func trashedAt(id string) time.Time {
+// Trashed reads an entry of the trash. It fails with [ErrNoEntry] if there is none; what else keeps its
+// record from being read is the entry's trouble.
+func (c *Catalog) Trashed(id string) (TrashEntry, error) {
+	record, err := c.trashed(id)
+	if errors.Is(err, ErrNoEntry) {
+		return TrashEntry{}, err
+	}
+	return TrashEntry{ID: id, Record: record, Removed: TrashedAt(id), Trouble: err}, nil
+}
+
+// TrashedAt is the time in an entry's ID, by the clock of the host that removed the volume; zero if there is none.
+func TrashedAt(id string) time.Time {
 	if len(id) < len(trashTime) {
 		return time.Time{}
 	}

@@ -19,6 +19,20 @@ func removed(t *testing.T, c *catalog.Catalog, root, path string) catalog.Record
 	return r
 }
 
+// trashed reads what is in the trash.
+func trashed(t *testing.T, c *catalog.Catalog) []catalog.TrashEntry {
+	t.Helper()
+	ids, err := c.Trash()
+	must(t, err)
+	var all []catalog.TrashEntry
+	for _, id := range ids {
+		one, err := c.Trashed(id)
+		must(t, err)
+		all = append(all, one)
+	}
+	return all
+}
+
 // wantRestored fails unless the volume is there, whole, and its entry has left the trash.
 func wantRestored(t *testing.T, c *catalog.Catalog, root, name, path string) {
 	t.Helper()
@@ -44,8 +58,7 @@ func TestRestore(t *testing.T) {
 			root := t.TempDir()
 			c := open(t, root)
 			r := removed(t, c, root, row.path)
-			all, err := c.Trash()
-			must(t, err)
+			all := trashed(t, c)
 			if len(all) != 1 || all[0].ID != r.Trash || all[0].Record.Name != "data" || all[0].Trouble != nil ||
 				!all[0].Removed.Equal(time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)) {
 				t.Fatalf("the trash has %+v", all)
@@ -135,8 +148,7 @@ func TestTrashOfWhatCannotBeRead(t *testing.T) {
 	removed(t, c, root, "/data")
 	write(t, inside(root, "trash", "20261121T130000Z-garbage", "record.json"), "garbage")
 	must(t, os.Mkdir(inside(root, "trash", "by-hand"), 0o700))
-	all, err := c.Trash()
-	must(t, err)
+	all := trashed(t, c)
 	if len(all) != 3 {
 		t.Fatalf("the trash has %+v", all)
 	}

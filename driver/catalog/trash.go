@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"strings"
 	"syscall"
 	"time"
 
@@ -20,12 +21,20 @@ const trashTime = "20060102T150405Z"
 
 // NewTrashEntry returns a fresh name for a trash entry, which sorts by time.
 func NewTrashEntry(name string, now time.Time, random string) string {
+	return now.UTC().Format(trashTime) + "-" + random + trashSuffix(name)
+}
+
+// trashSuffix is how the trash entries of a volume end.
+func trashSuffix(name string) string {
 	// A volume's name may fill its 200 bytes; the entry keeps to the same rule.
 	if len(name) > 160 {
 		name = name[:160]
 	}
-	return now.UTC().Format(trashTime) + "-" + random + "-" + name
+	return "-" + name
 }
+
+// IsTrashOf tells whether a trash entry may be that of a volume, without reading its record.
+func IsTrashOf(entry, name string) bool { return strings.HasSuffix(entry, trashSuffix(name)) }
 
 // DirectoryOf asks the server for the inode of the volume's directory, 0 if there is none.
 func (c *Catalog) DirectoryOf(record Record) (uint64, error) {
