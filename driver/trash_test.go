@@ -421,7 +421,7 @@ func TestDeletionIsLimitedAndOutlivesRestarts(t *testing.T) {
 			}
 		}
 		left := func() int {
-			all, err := filepath.Glob(filepath.Join(shared, ".docker-volume-efs/deleting/*/data/*"))
+			all, err := filepath.Glob(filepath.Join(shared, ".docker-volume-efs/deleting/*/data*/*"))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -17,6 +17,21 @@ func UndoWrongMove(entry, parent *tree.Dir, name string, inode uint64) (wrong ui
 	return undoWrongMove(entry, parent, name, inode)
 }
 
+// RestoreAfter is Restore with something in between that another host does when the entry is open and read already.
+func (c *Catalog) RestoreAfter(id string, between func()) (Record, error) {
+	entry, err := c.openEntry(id)
+	if err != nil {
+		return Record{}, err
+	}
+	defer entry.Close()
+	record, err := recordIn(entry)
+	if err != nil {
+		return Record{}, err
+	}
+	between()
+	return c.restore(entry, id, record)
+}
+
 // DropTaken is dropTaken: what another host does between the look at a record and its
 // removal cannot be timed from outside.
 func (c *Catalog) DropTaken(taken, name string, meant func(Record) bool) error {

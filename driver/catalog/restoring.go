@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
@@ -77,7 +78,11 @@ func (c *Catalog) trashed(id string) (Record, error) {
 		return Record{}, err
 	}
 	defer dir.Close()
-	data, err := dir.ReadFile(recordFile)
+	return recordIn(dir)
+}
+
+func recordIn(entry *tree.Dir) (Record, error) {
+	data, err := entry.ReadFile(recordFile)
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -114,7 +119,7 @@ func (c *Catalog) Restore(id, as string) (Record, error) {
 		return Record{}, err
 	}
 	defer entry.Close()
-	record, err := c.trashed(id)
+	record, err := recordIn(entry)
 	if err != nil {
 		return Record{}, err
 	}
@@ -124,6 +129,11 @@ func (c *Catalog) Restore(id, as string) (Record, error) {
 		}
 		record.Name, record.Path = as, "/"+as
 	}
+	return c.restore(entry, id, record)
+}
+
+// restore is [Catalog.Restore] of an entry that is open and read, wherever it is by now.
+func (c *Catalog) restore(entry *tree.Dir, id string, record Record) (_ Record, err error) {
 	if record.Directory, err = inodeOf(entry, dataDir); err != nil {
 		return Record{}, err
 	}
@@ -190,13 +200,30 @@ func (c *Catalog) bringBack(entry *tree.Dir, record Record) error {
 		return err
 	}
 	defer parent.Close()
-	if err := entry.Rename(dataDir, parent, path.Base(record.Path)); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: its data is not there", ErrDamaged)
+	if err := c.refuseCondemned(record.Trash); err != nil {
+		return err
+	}
+	// From here on it is no matter if another host condemns the entry: see takeData.
+	err = entry.Rename(dataDir, parent, path.Base(record.Path))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESTALE) { // the data, or the entry with it
+		if err := c.refuseCondemned(record.Trash); err != nil {
+			return err
 		}
+		return fmt.Errorf("%w: its data is not there", ErrDamaged)
+	}
+	if err != nil {
 		return err
 	}
 	return errors.Join(parent.Sync(), entry.Sync())
+}
+
+// refuseCondemned fails if an entry has left the trash since it was opened.
+func (c *Catalog) refuseCondemned(id string) error {
+	there, err := c.dirs[trashDir].Exists(id)
+	if err == nil && !there {
+		err = fmt.Errorf("%w any more: it was emptied just now, and its data is being deleted", ErrNoEntry)
+	}
+	return err
 }
 
 // Restored ends a restoration: the volume is ready, and its entry leaves the trash.

@@ -142,6 +142,66 @@ func TestRestorationThatWasCutOff(t *testing.T) {
 	}
 }
 
+// Of a restoration and a deletion of one entry, on two hosts, one gets the data, whole.
+func TestRestoreWhileAnotherHostEmptiesTheTrash(t *testing.T) {
+	enough := errors.New("enough")
+	for _, row := range []struct {
+		name  string
+		empty func(t *testing.T, other *catalog.Catalog, id string)
+		left  []string // in deleting/
+	}{
+		{"that has condemned it", func(t *testing.T, other *catalog.Catalog, id string) { must(t, other.Condemn(id)) }, []string{entry}},
+		{"that has begun to delete it", func(t *testing.T, other *catalog.Catalog, id string) {
+			must(t, other.Condemn(id))
+			wantError(t, other.DeleteCondemned(func() error { return enough }), enough)
+		}, []string{entry}},
+		{"that has deleted it", func(t *testing.T, other *catalog.Catalog, id string) {
+			must(t, other.Condemn(id))
+			must(t, other.DeleteCondemned(always))
+		}, nil},
+	} {
+		t.Run("fails after one "+row.name, func(t *testing.T) {
+			root := t.TempDir()
+			a, b := open(t, root), open(t, root)
+			r := removed(t, a, root, "/data")
+			if _, err := a.RestoreAfter(r.Trash, func() { row.empty(t, b, r.Trash) }); !errors.Is(err, catalog.ErrNoEntry) {
+				t.Errorf("%v, want %v", err, catalog.ErrNoEntry)
+			}
+			if _, err := a.Lookup("data"); !errors.Is(err, catalog.ErrNotFound) || exists(t, filepath.Join(root, "data")) {
+				t.Errorf("there is a volume, or a directory of one, %v", err)
+			}
+			wantNames(t, inside(root, "deleting"), row.left...)
+			must(t, b.DeleteCondemned(always))
+			wantNames(t, inside(root, "deleting"))
+		})
+	}
+	t.Run("has the data when it was first to move it", func(t *testing.T) {
+		root := t.TempDir()
+		a, b := open(t, root), open(t, root)
+		r := removed(t, a, root, "/data")
+		back, err := a.Restore(r.Trash, "")
+		must(t, err)
+		must(t, b.Condemn(r.Trash))
+		must(t, b.DeleteCondemned(always))
+		must(t, a.Restored(back))
+		wantRestored(t, a, root, "data", "/data")
+	})
+	// Between the look whether the entry is in the trash still and the move of its data.
+	t.Run("finds no data that a deletion has begun with", func(t *testing.T) {
+		root := t.TempDir()
+		a, b := open(t, root), open(t, root)
+		r := removed(t, a, root, "/data")
+		held := openDir(t, inside(root, "trash", r.Trash))
+		must(t, b.Condemn(r.Trash))
+		must(t, b.DeleteCondemned(func() error {
+			if there, err := held.Exists("data"); err != nil || there {
+				t.Errorf("the data is where a restoration takes it from, %v", err)
+			}
+			return nil
+		}))
+	})
+}
+
 func TestTrashOfWhatCannotBeRead(t *testing.T) {
 	root := t.TempDir()
 	c := open(t, root)

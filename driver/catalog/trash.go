@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -186,8 +187,13 @@ func (c *Catalog) Condemn(entry string) error {
 	return err
 }
 
+// dropEmptyEntry removes an entry without data; one that is not there, because another host has
+// condemned it, is no error.
 func (c *Catalog) dropEmptyEntry(name string) error {
 	entry, err := c.dirs[trashDir].Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -214,7 +220,11 @@ func (c *Catalog) DeleteCondemned(more func() error) error {
 				continue
 			}
 			done[name], progress = true, true
-			if err := c.dirs[deletingDir].RemoveTree(name, more); err != nil {
+			err := c.takeData(name)
+			if err == nil {
+				err = c.dirs[deletingDir].RemoveTree(name, more)
+			}
+			if err != nil {
 				failed = err
 			}
 			if err := more(); err != nil {
@@ -225,6 +235,29 @@ func (c *Catalog) DeleteCondemned(more func() error) error {
 			return errors.Join(failed, c.sweepTmp())
 		}
 	}
+}
+
+// takeData gives the data of a condemned entry another name before anything in it is deleted. A restoration on another
+// host may have opened the entry while it was in the trash, and moves the data from where the entry is now: of the two
+// renames one finds it, so that what has become a volume again is not deleted, and what is being deleted becomes none.
+func (c *Catalog) takeData(name string) error {
+	entry, err := c.dirs[deletingDir].Open(name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, tree.ErrSymlink) {
+		return nil // nobody's entry
+	}
+	if err != nil {
+		return err
+	}
+	defer entry.Close()
+	there, err := entry.Exists(dataDir) // asks the server
+	if err != nil || !there {
+		return err
+	}
+	err = entry.Rename(dataDir, entry, dataDir+"-"+rand.Text())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // discard removes what is in tmp/: a file, or a directory that was to become a lease's.

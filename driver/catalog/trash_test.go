@@ -359,7 +359,7 @@ func TestDeleteCondemned(t *testing.T) {
 		for i := range 10 {
 			write(t, filepath.Join(deleting, fmt.Sprint("before", i), "data", "file"), "")
 		}
-		mounted := filepath.Join(deleting, "stays", "data", "mounted")
+		mounted := filepath.Join(deleting, "stays", "mounted")
 		unmount := mountAt(t, mounted)
 		for i := range 10 {
 			write(t, filepath.Join(deleting, fmt.Sprint("after", i), "data", "file"), "")
@@ -396,7 +396,7 @@ func TestDeleteCondemned(t *testing.T) {
 				return nil
 			})
 			wantError(t, err, enough)
-			left, err := filepath.Glob(inside(root, "deleting", "*", "data", "file"))
+			left, err := filepath.Glob(inside(root, "deleting", "*", "data*", "file"))
 			must(t, err)
 			// It asks before the entry, its data, its file, and after the entry.
 			if want := entries - (stopAt+1)/4; len(left) != want {
