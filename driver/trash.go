@@ -319,7 +319,7 @@ func (d *Driver) checkTrash(ctx context.Context, f *fileSystem) {
 	if keep == 0 {
 		return
 	}
-	n, err := f.emptyTrash(ctx, func(id string) bool { return isOlder(id, keep) })
+	n, err := f.emptyTrash(ctx, removedBefore(keep), condemnOlder(keep))
 	log := d.log.WithField("filesystem", f.spec)
 	if n > 0 {
 		log.Infof("%d removed volumes were in the trash for longer than %v and are deleted", n, keep)
@@ -329,17 +329,34 @@ func (d *Driver) checkTrash(ctx context.Context, f *fileSystem) {
 	}
 }
 
-// isOlder tells whether an entry's volume was removed at least that long ago; of one without a time nobody can say.
-func isOlder(id string, age time.Duration) bool {
-	removed := catalog.TrashedAt(id)
-	return !removed.IsZero() && time.Since(removed) >= age
+// hasTime tells whether an entry was made by a removal: what somebody put into the trash by hand is deleted only by name.
+func hasTime(id string) bool { return !catalog.TrashedAt(id).IsZero() }
+
+// condemning marks an entry to be deleted, if it is to be, and tells whether it was.
+type condemning func(c *catalog.Catalog, id string) (bool, error)
+
+func condemn(c *catalog.Catalog, id string) (bool, error) { return true, c.Condemn(id) }
+
+// removedBefore tells of entries whether they were removed at least that long ago. It compares the remover's clock with
+// this host's, of which either may be years off: see condemnOlder.
+func removedBefore(age time.Duration) func(id string) bool {
+	return func(id string) bool { return hasTime(id) && time.Since(catalog.TrashedAt(id)) >= age }
 }
 
-// emptyTrash deletes the entries that are meant, in the background, and returns how many, also if there are more.
-func (f *fileSystem) emptyTrash(ctx context.Context, meant func(id string) bool) (n int, err error) {
-	condemn := func(c *catalog.Catalog, id string) (string, error) { return id, c.Condemn(id) }
-	err = inTrash(ctx, f, meant, condemn, func(some []string) {
-		n += len(some)
+// condemnOlder condemns what has been in the trash for so long by the server's clock too.
+func condemnOlder(age time.Duration) condemning {
+	return func(c *catalog.Catalog, id string) (bool, error) { return c.CondemnOlder(id, age) }
+}
+
+// emptyTrash deletes those of the entries that are meant that are to be, in the background, and returns how many, also if
+// there are more.
+func (f *fileSystem) emptyTrash(ctx context.Context, meant func(id string) bool, condemn condemning) (n int, err error) {
+	err = inTrash(ctx, f, meant, condemn, func(condemned []bool) {
+		for _, one := range condemned {
+			if one {
+				n++
+			}
+		}
 		f.d.sweepSoon(f)
 	})
 	return n, err
@@ -351,16 +368,21 @@ func (d *Driver) EmptyTrash(ctx context.Context, entries []string, age time.Dura
 	deleted := 0
 	missing := slices.Clone(entries)
 	var mu sync.Mutex // guards deleted and missing
+	named := func(id string) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		missing = slices.DeleteFunc(missing, func(one string) bool { return one == id })
+		return slices.Contains(entries, id)
+	}
+	meant, how := hasTime, condemn
+	switch {
+	case len(entries) > 0:
+		meant = named
+	case age > 0:
+		meant, how = removedBefore(age), condemnOlder(age)
+	}
 	failed := d.onEachTrash(func(f *fileSystem) error {
-		n, err := f.emptyTrash(ctx, func(id string) bool {
-			if len(entries) == 0 {
-				return isOlder(id, age)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			missing = slices.DeleteFunc(missing, func(one string) bool { return one == id })
-			return slices.Contains(entries, id)
-		})
+		n, err := f.emptyTrash(ctx, meant, how)
 		mu.Lock()
 		defer mu.Unlock()
 		deleted += n

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,6 +22,20 @@ func (h *testHost) trashed() []driver.Trashed {
 		h.t.Fatal(err)
 	}
 	return all
+}
+
+// ageInTrash puts an entry into the trash that came there some time ago by the server's clock.
+func ageInTrash(t *testing.T, shared, id string, age time.Duration) string {
+	t.Helper()
+	dir := filepath.Join(shared, ".docker-volume-efs/trash", id)
+	if err := os.MkdirAll(filepath.Join(dir, "data"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	came := time.Now().Add(-age)
+	if err := os.Chtimes(dir, came, came); err != nil {
+		t.Fatal(err)
+	}
+	return id
 }
 
 func TestTrash(t *testing.T) {
@@ -101,16 +114,10 @@ func TestTrash(t *testing.T) {
 		shared := t.TempDir()
 		h := newHost(t, shared, func(o *driver.Options) { o.Check, o.TrashKeep = 10*time.Millisecond, time.Hour })
 		dir := filepath.Join(shared, ".docker-volume-efs/trash")
-		for _, name := range []string{"old", "new"} {
-			h.create(name)
-			h.remove(name)
-		}
-		all := h.trashed()
-		old := all[slices.IndexFunc(all, func(one driver.Trashed) bool { return one.Volume == "old" })].Entry
+		h.create("new")
+		h.remove("new")
 		h.stop()
-		if err := os.Rename(filepath.Join(dir, old), filepath.Join(dir, "20200101T000000Z-ABCDEF-old")); err != nil {
-			t.Fatal(err)
-		}
+		ageInTrash(t, shared, "20200101T000000Z-ABCDEF-old", 2*time.Hour)
 		if err := os.Mkdir(filepath.Join(dir, "by-hand"), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -119,6 +126,30 @@ func TestTrash(t *testing.T) {
 		time.Sleep(50 * time.Millisecond)
 		if left := trash(t, shared); len(left) != 1 || !exists(t, filepath.Join(dir, "by-hand")) {
 			t.Errorf("left are %v", left)
+		}
+	})
+	t.Run("is emptied by an age that both the remover's clock and the server's show", func(t *testing.T) {
+		shared := t.TempDir()
+		h := newHost(t, shared)
+		h.create("data") // makes the catalogue
+		now := time.Now().UTC()
+		stays := []string{
+			ageInTrash(t, shared, "19700101T000005Z-ABCDEF-by-a-clock-at-boot", 0),
+			ageInTrash(t, shared, now.Add(-29*24*time.Hour).Format("20060102T150405Z")+"-ABCDEF-young", 29*24*time.Hour),
+			ageInTrash(t, shared, now.Format("20060102T150405Z")+"-ABCDEF-copied-with-times", 90*24*time.Hour),
+			ageInTrash(t, shared, "20990101T000000Z-ABCDEF-by-a-clock-ahead", 90*24*time.Hour),
+		}
+		ageInTrash(t, shared, "20200101T000000Z-ABCDEF-old", 31*24*time.Hour)
+		if n, err := h.EmptyTrash(t.Context(), nil, 30*24*time.Hour); err != nil || n != 1 {
+			t.Errorf("%d deleted, %v", n, err)
+		}
+		for _, id := range stays {
+			if !exists(t, filepath.Join(shared, ".docker-volume-efs/trash", id)) {
+				t.Errorf("%s is gone", id)
+			}
+		}
+		if n, err := h.EmptyTrash(t.Context(), nil, 0); err != nil || n != len(stays) {
+			t.Errorf("all are %d, %v", n, err)
 		}
 	})
 	t.Run("is emptied by entry, by age, or all", func(t *testing.T) {
@@ -399,7 +430,7 @@ func TestLargeTrash(t *testing.T) {
 			if begun++; begun == 7 {
 				giveUp()
 			}
-		}}, nil, time.Hour)
+		}}, nil, 0)
 		if err == nil || n != 2*driver.TrashAtOnce || left() != entries-n {
 			t.Errorf("%d are deleted, %v, %d are left", n, err, left())
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 )
 
-// staleAfter is how old a file in tmp/ is when it counts as left by a crash; no
-// call takes a minute.
+// staleAfter is how old a file in tmp/ is, by the server's clock, when it counts as left by a
+// crash; no call takes a minute.
 const staleAfter = 24 * time.Hour
 
 // trashTime is how a trash entry's name begins.
@@ -187,6 +187,25 @@ func (c *Catalog) Condemn(entry string) error {
 	return err
 }
 
+// CondemnOlder condemns an entry if it came into the trash at least that long ago by the server's clock, whatever the
+// hosts' clocks say. It tells whether it did.
+func (c *Catalog) CondemnOlder(entry string, age time.Duration) (bool, error) {
+	// The time of modification is that of the last move into the entry. The time of change of attributes is younger if
+	// anything was done to the directory itself, and nobody can set it who brings an entry back from a backup.
+	stamp, err := c.dirs[trashDir].FileStamp(entry)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	now, err := c.now()
+	if err != nil || now.Sub(timeOf(stamp.Modified)) < age {
+		return false, err
+	}
+	return true, c.Condemn(entry)
+}
+
 // dropEmptyEntry removes an entry without data; one that is not there, because another host has
 // condemned it, is no error.
 func (c *Catalog) dropEmptyEntry(name string) error {
@@ -282,13 +301,17 @@ func (c *Catalog) discard(name string) error {
 func (c *Catalog) sweepTmp() error {
 	tmp := c.dirs[tmpDir]
 	names, err := tmp.Names()
+	if err != nil || len(names) == 0 {
+		return err
+	}
+	now, err := c.now()
 	if err != nil {
 		return err
 	}
 	var failed error
 	for _, name := range names {
 		stamp, err := tmp.FileStamp(name)
-		if err == nil && time.Since(time.Unix(stamp.Modified.Seconds, 0)) > staleAfter {
+		if err == nil && now.Sub(timeOf(stamp.Modified)) > staleAfter {
 			err = c.discard(name)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -297,3 +320,15 @@ func (c *Catalog) sweepTmp() error {
 	}
 	return failed
 }
+
+// now is the time by the server's clock, which all times of files and directories are of.
+func (c *Catalog) now() (time.Time, error) {
+	tmp := c.dirs[tmpDir] // whose own time tells nobody anything
+	if err := tmp.TouchSelf(); err != nil {
+		return time.Time{}, err
+	}
+	stamp, err := tmp.Refresh()
+	return timeOf(stamp), err
+}
+
+func timeOf(stamp tree.Stamp) time.Time { return time.Unix(stamp.Seconds, stamp.Nanoseconds) }

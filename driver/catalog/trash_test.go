@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
@@ -306,6 +307,40 @@ func TestCondemn(t *testing.T) {
 	})
 }
 
+func TestCondemnOlder(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		age  time.Duration
+		want bool
+	}{
+		{"leaves what is younger", 29 * 24 * time.Hour, false},
+		{"leaves what comes from a clock ahead", -24 * time.Hour, false},
+		{"takes what is older", 31 * 24 * time.Hour, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			root := t.TempDir()
+			c := open(t, root)
+			dir, came := inside(root, "trash", entry), time.Now().Add(-row.age)
+			must(t, os.MkdirAll(filepath.Join(dir, "data"), 0o700))
+			must(t, os.Chtimes(dir, came, came))
+			var condemned bool
+			synctest.Test(t, func(t *testing.T) { // where this host's clock says 2000
+				var err error
+				condemned, err = c.CondemnOlder(entry, 30*24*time.Hour)
+				must(t, err)
+			})
+			if condemned != row.want || exists(t, dir) == row.want {
+				t.Errorf("condemned: %v", condemned)
+			}
+		})
+	}
+	t.Run("of what is not there does nothing", func(t *testing.T) {
+		if condemned, err := open(t, t.TempDir()).CondemnOlder(entry, time.Hour); condemned || err != nil {
+			t.Error(condemned, err)
+		}
+	})
+}
+
 func TestDeleteCondemned(t *testing.T) {
 	t.Run("deletes all there is, and follows no link", func(t *testing.T) {
 		root, outside := t.TempDir(), t.TempDir()
@@ -433,4 +468,21 @@ func TestSweepsWhatCrashesLeft(t *testing.T) {
 	must(t, c.DeleteCondemned(always))
 	wantNames(t, tmp, "clock-ahead", "nearly-a-day", "now")
 	wantRecord(t, c, record("data"))
+}
+
+// In a bubble a host's clock is decades from the file system's, which says how old a file is.
+func TestSweepsByTheClockOfTheFileSystem(t *testing.T) {
+	for name, at := range map[string]time.Duration{"behind": 0, "ahead": 80 * 365 * 24 * time.Hour} {
+		t.Run("on a host whose clock is years "+name, func(t *testing.T) {
+			root := t.TempDir()
+			c := open(t, root)
+			age(t, inside(root, "tmp", "old"), 25*time.Hour)
+			age(t, inside(root, "tmp", "new"), time.Hour)
+			synctest.Test(t, func(t *testing.T) {
+				time.Sleep(at)
+				must(t, c.DeleteCondemned(always))
+			})
+			wantNames(t, inside(root, "tmp"), "new")
+		})
+	}
 }

@@ -30,9 +30,8 @@ func (c *Catalog) Try() (Trial, error) {
 	if err := errors.Join(err, tmp.Unlink(name)); err != nil {
 		return Trial{}, err
 	}
-	there := time.Unix(stamp.Modified.Seconds, stamp.Modified.Nanoseconds)
 	return Trial{
 		Write: written.Sub(begun), Remove: time.Since(removing),
-		Ahead: begun.Add(written.Sub(begun) / 2).Sub(there),
+		Ahead: begun.Add(written.Sub(begun) / 2).Sub(timeOf(stamp.Modified)),
 	}, nil
 }
