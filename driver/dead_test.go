@@ -368,4 +368,34 @@ func TestGivenUpCallsChangeNothing(t *testing.T) {
 			t.Errorf("record %s, %v", text, err)
 		}
 	})
+	t.Run("EmptyTrash deletes nothing", func(t *testing.T) {
+		shared := t.TempDir()
+		h := newHost(t, shared)
+		h.create("data")
+		h.remove("data")
+		for range 100 {
+			if n, err := h.EmptyTrash(over, nil, 0); err == nil || n > 0 {
+				t.Fatalf("%d deleted, %v", n, err)
+			}
+		}
+		h.AwaitStragglers(2 * time.Second)
+		if len(trash(t, shared)) != 1 {
+			t.Error("the data is not in the trash any more")
+		}
+	})
+	t.Run("Restore leaves what it brought back where it is", func(t *testing.T) {
+		shared := t.TempDir()
+		h := newHost(t, shared)
+		h.create("data")
+		beginRemoval(t, shared)
+		for range 100 {
+			if err := h.TakeBack(over, halfRemoved, "data"); err == nil {
+				t.Fatal("taken back")
+			}
+		}
+		h.AwaitStragglers(2 * time.Second)
+		if !exists(t, filepath.Join(shared, "data")) {
+			t.Error("the data has left")
+		}
+	})
 }

@@ -71,6 +71,11 @@ func (d *Driver) LookSlowly(ctx context.Context, meanwhile func()) error {
 	return err
 }
 
+// TakeBack does what Restore does with what it brought back to a name that was taken meanwhile.
+func (d *Driver) TakeBack(ctx context.Context, id, name string) error {
+	return d.home().takeBack(ctx, id, name)
+}
+
 // WithdrawAfter is how long a volume counts as in use after its last use.
 const WithdrawAfter = withdrawAfter
 

@@ -270,10 +270,13 @@ func (f *fileSystem) takeBack(ctx context.Context, id, name string) error {
 	half := func(r catalog.Record) bool { return r.State == catalog.Removing && r.Trash == id }
 	record, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (catalog.Record, error) {
 		record, err := c.Lookup(name)
-		if err == nil && half(record) {
-			err = errors.Join(ctx.Err(), c.MoveToTrash(record))
+		if err != nil || !half(record) {
+			return record, err
 		}
-		return record, err
+		if err := ctx.Err(); err != nil {
+			return record, err
+		}
+		return record, c.MoveToTrash(record)
 	})
 	if errors.Is(err, catalog.ErrNotFound) || err == nil && !half(record) {
 		return nil
