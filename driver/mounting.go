@@ -121,11 +121,11 @@ func (d *Driver) attach(name string, s *session, dir *tree.Dir, readOnly bool) (
 	target := d.mountpoint(name)
 	// Not MkdirAll: that looks into a mount which may be dead.
 	err = os.Mkdir(target, dirMode)
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	existed := errors.Is(err, fs.ErrExist)
+	if err != nil && !existed {
 		return false, fmt.Errorf("make mountpoint: %w: %w", state.ErrHostDisk, err)
 	}
-	// Nothing can be mounted on what was just made.
-	if err != nil {
+	if existed { // nothing can be mounted on what was just made
 		if there, err := d.isAttached(name, target, dir, readOnly); there || err != nil {
 			return false, err
 		}
