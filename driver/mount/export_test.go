@@ -36,3 +36,11 @@ func Listed(list, fileSystem string) bool { return listed(list, fileSystem) }
 
 // NFSLines are the lines of a mount table that are NFS mounts.
 func NFSLines(table string) string { return nfsLines(table) }
+
+// Unmounting is a root that was closed and whose server does not answer the unmount.
+func Unmounting() *Root {
+	r := &Root{calls: make(chan func()), done: make(chan struct{}), closed: make(chan struct{}), finished: make(chan struct{})}
+	close(r.done)
+	r.Close()
+	return r
+}

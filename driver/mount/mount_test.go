@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/mount/mounttest"
@@ -142,6 +143,22 @@ func open2(t *testing.T, path string) *tree.Dir {
 	}
 	t.Cleanup(func() { dir.Close() })
 	return dir
+}
+
+func TestClosedRootFailsAtOnceAlsoWhileItsServerIsSilent(t *testing.T) {
+	failed := make(chan error, 1)
+	go func() {
+		_, err := mount.Unmounting().Server()
+		failed <- err
+	}()
+	select {
+	case err := <-failed:
+		if !errors.Is(err, mount.ErrClosed) {
+			t.Errorf("error %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("it waits for the unmount")
+	}
 }
 
 func TestDetachTakesOneLayerAtATimeAndIsRepeatable(t *testing.T) {

@@ -155,8 +155,8 @@ func (r *Root) do(f func() error) error {
 	select {
 	case r.calls <- func() { result <- f() }:
 		return <-result
-	case <-r.finished:
-		return ErrClosed
+	case <-r.closed:
+		return ErrClosed // the thread may be waiting for the server to unmount
 	}
 }
 
