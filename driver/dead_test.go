@@ -312,6 +312,23 @@ func TestUnmountOfADeadServerIsLeftBehind(t *testing.T) {
 	})
 }
 
+// The record tells whether there is a lease to take from a host that is paused.
+func TestRemoveDoesNotGoOnWithoutTheRecordForTheLease(t *testing.T) {
+	bubble(t, func(t *testing.T, k *faults, h *testHost) {
+		h.create("data")
+		h.mount("data", "leaked")
+		k.hang(t, "detach", h.point("data")) // the call is past what it asks first
+		failed := make(chan error, 1)
+		h.behind(func() { failed <- h.Remove(context.Background(), "data") })
+		synctest.Wait()
+		revive := h.die()
+		time.Sleep(15 * time.Second) // longer than one question may take
+		revive()
+		wantKind(t, <-failed, driver.Unavailable, "does not answer")
+		h.remove("data")
+	})
+}
+
 func TestGivenUpCallsChangeNothing(t *testing.T) {
 	t.Run("Mount does not count", func(t *testing.T) {
 		bubble(t, func(t *testing.T, k *faults, h *testHost) {

@@ -55,8 +55,11 @@ func (d *Driver) remove(ctx context.Context, name string) error {
 // evicted, and not write into what the trash gives back.
 func (f *fileSystem) freeLease(ctx context.Context, name string) error {
 	record, err := f.record(ctx, name)
+	if isAboutRecord(err) {
+		return nil // its removal says that
+	}
 	if err != nil || !f.isFenced(record) {
-		return nil //nolint:nilerr // what is wrong with the record, its removal says
+		return err
 	}
 	if h := f.holdingOf(name); h != nil {
 		if busy := h.transport.attempting(); busy != nil {
@@ -78,6 +81,12 @@ func (f *fileSystem) freeLease(ctx context.Context, name string) error {
 		return nil // nobody ever had it
 	}
 	return err
+}
+
+// isAboutRecord tells whether an error is one of the record itself, and not of who was asked for it.
+func isAboutRecord(err error) bool {
+	return errors.Is(err, catalog.ErrNotFound) || errors.Is(err, catalog.ErrMoved) ||
+		errors.Is(err, catalog.ErrDamaged) || errors.Is(err, catalog.ErrNewer)
 }
 
 // remove removes record, data, the pointer at home, and the access point that was made for the
