@@ -76,6 +76,17 @@ func (d *Driver) TakeBack(ctx context.Context, id, name string) error {
 	return d.home().takeBack(ctx, id, name)
 }
 
+// RecordsKept is how many records are kept as they were last read.
+func (d *Driver) RecordsKept() int {
+	n := 0
+	for _, f := range d.allFileSystems() {
+		f.mu.Lock()
+		n += len(f.found)
+		f.mu.Unlock()
+	}
+	return n
+}
+
 // WithdrawAfter is how long a volume counts as in use after its last use.
 const WithdrawAfter = withdrawAfter
 

@@ -121,6 +121,9 @@ func (d *Driver) learn(all map[string]knowledge) error {
 
 func (d *Driver) unlearn(name string) error {
 	err := d.known.Delete(name)
+	for _, f := range d.allFileSystems() {
+		f.keepFound(name, catalog.Found{}, catalog.ErrNotFound)
+	}
 	d.setTrouble(name, "")
 	d.list.invalidate()
 	return err
