@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 )
 
@@ -32,7 +33,8 @@ type Table[T any] struct {
 
 	writing sync.Mutex // guards the following fields and the file; held over fsync
 	file    *os.File
-	lines   int // changes in the file, current or not
+	lines   int             // changes in the file, current or not
+	owed    map[string]bool // keys whose last change is in memory alone
 
 	mu     sync.RWMutex // guards values; held for moments only
 	values map[string]T
@@ -49,7 +51,7 @@ type Report struct {
 // Open reads a table, or makes an empty one. Damage is not an error: it is in
 // the report. Errors are those of the disk.
 func Open[T any](path string, durability Durability) (*Table[T], Report, error) {
-	table := &Table[T]{path: path, durability: durability, values: map[string]T{}}
+	table := &Table[T]{path: path, durability: durability, values: map[string]T{}, owed: map[string]bool{}}
 	data, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, Report{}, fmt.Errorf("read state: %w", err)
@@ -115,7 +117,7 @@ func (t *Table[T]) PutAll(values map[string]T) error {
 	if err != nil {
 		return err
 	}
-	return t.change(lines, len(values), func() { maps.Copy(t.values, values) })
+	return t.change(lines, slices.Collect(maps.Keys(values)), func() { maps.Copy(t.values, values) })
 }
 
 // Delete removes a value; one that is not there is no error.
@@ -123,11 +125,65 @@ func (t *Table[T]) Delete(key string) error {
 	if _, ok := t.Get(key); !ok {
 		return nil
 	}
+	line, err := encodeDelete(key)
+	if err != nil {
+		return err
+	}
+	return t.change(line, []string{key}, func() { delete(t.values, key) })
+}
+
+// PutLater sets a value in memory alone, where a disk that is full must not stand in the way. The disk
+// has it after the next [Table.Save]; until then a crash brings back what the disk has.
+func (t *Table[T]) PutLater(key string, value T) {
+	t.later(key, func() { t.values[key] = value })
+}
+
+// DeleteLater removes a value in the same way.
+func (t *Table[T]) DeleteLater(key string) {
+	t.later(key, func() { delete(t.values, key) })
+}
+
+func (t *Table[T]) later(key string, apply func()) {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	t.owed[key] = true
+	t.mu.Lock()
+	apply()
+	t.mu.Unlock()
+}
+
+// Save writes what is in memory alone. After an error it still is.
+func (t *Table[T]) Save() error {
+	t.writing.Lock()
+	defer t.writing.Unlock()
+	if len(t.owed) == 0 {
+		return nil
+	}
+	var lines []byte
+	for key := range t.owed {
+		line, err := t.lineOf(key)
+		if err != nil {
+			return err
+		}
+		lines = append(lines, line...)
+	}
+	return t.write(lines, slices.Collect(maps.Keys(t.owed)), func() {})
+}
+
+// lineOf is the change that makes a key what it is in memory.
+func (t *Table[T]) lineOf(key string) ([]byte, error) {
+	if value, ok := t.Get(key); ok {
+		return encodeAll(map[string]T{key: value})
+	}
+	return encodeDelete(key)
+}
+
+func encodeDelete(key string) ([]byte, error) {
 	line, err := change{Key: key}.encode()
 	if err != nil {
-		return fmt.Errorf("save state of %q: %w", key, err)
+		return nil, fmt.Errorf("save state of %q: %w", key, err)
 	}
-	return t.change(line, 1, func() { delete(t.values, key) })
+	return line, nil
 }
 
 func encodeAll[T any](values map[string]T) ([]byte, error) {
@@ -146,17 +202,25 @@ func encodeAll[T any](values map[string]T) ([]byte, error) {
 	return lines, nil
 }
 
-func (t *Table[T]) change(lines []byte, count int, apply func()) error {
+func (t *Table[T]) change(lines []byte, keys []string, apply func()) error {
 	t.writing.Lock()
 	defer t.writing.Unlock()
+	return t.write(lines, keys, apply)
+}
+
+// write has changes on disk and then in memory. The caller holds writing.
+func (t *Table[T]) write(lines []byte, keys []string, apply func()) error {
 	if err := t.append(lines); err != nil {
 		return fmt.Errorf("save state: %w: %w", ErrHostDisk, err)
 	}
 	t.mu.Lock()
 	apply()
 	t.mu.Unlock()
-	t.lines += count
-	if t.mostlyHistory() {
+	t.lines += len(keys)
+	for _, key := range keys {
+		delete(t.owed, key)
+	}
+	if t.mostlyHistory() && len(t.owed) == 0 { // a rewrite would save those before their turn
 		// The change is saved; a file that stays long is tried again at the next.
 		_ = t.rewrite()
 	}

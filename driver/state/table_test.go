@@ -319,6 +319,57 @@ func fill(t *testing.T, disk string) (empty func()) {
 	return func() { must(t, os.Remove(path)) }
 }
 
+func TestChangesThatAreSavedLater(t *testing.T) {
+	both(t, func(t *testing.T, durability state.Durability) {
+		path := filepath.Join(t.TempDir(), "table")
+		table := open(t, path, durability)
+		old := map[string]string{"a": "1", "b": "2", "c": "3"}
+		must(t, table.PutAll(old))
+		before := read(t, path)
+		table.PutLater("a", "later")
+		table.DeleteLater("b")
+		table.PutLater("c", "never seen")
+		table.DeleteLater("d")
+		now := map[string]string{"a": "later", "c": "never seen"}
+		want(t, table, now)
+		if after := read(t, path); !bytes.Equal(after, before) {
+			t.Fatal("they were written at once")
+		}
+		want(t, open(t, path, durability), old) // what is known at a crash now
+		// What is changed again meanwhile is saved as it is then.
+		must(t, table.Put("c", "now"))
+		now["c"] = "now"
+		want(t, open(t, path, durability), map[string]string{"a": "1", "b": "2", "c": "now"})
+		must(t, table.Save())
+		want(t, table, now)
+		want(t, open(t, path, durability), now)
+		saved := read(t, path)
+		must(t, table.Save())
+		if after := read(t, path); !bytes.Equal(after, saved) {
+			t.Error("they were saved twice")
+		}
+	})
+}
+
+func TestChangesThatAreSavedLaterStayWhileTheDiskIsFull(t *testing.T) {
+	disk := smallDisk(t)
+	path := filepath.Join(disk, "table")
+	table := open(t, path, state.Volatile)
+	must(t, table.Put("a", "old"))
+	empty := fill(t, disk)
+	big := strings.Repeat("big", 4000)
+	table.PutLater("a", big)
+	for range 3 {
+		if err := table.Save(); !errors.Is(err, state.ErrHostDisk) {
+			t.Fatalf("error %v", err)
+		}
+		want(t, table, map[string]string{"a": big})
+	}
+	empty()
+	must(t, table.Save())
+	want(t, reopen(t, table, path, state.Volatile), map[string]string{"a": big})
+}
+
 func TestFullDisk(t *testing.T) {
 	both(t, func(t *testing.T, durability state.Durability) {
 		big := strings.Repeat("big", 4000)
