@@ -181,6 +181,7 @@ func New(options Options, log logrus.FieldLogger) (*Driver, error) {
 	d := &Driver{
 		options: options, log: log, kernel: options.Kernel,
 		fileSystems: map[string]*fileSystem{}, idle: map[string]*time.Timer{}, troubles: map[string]string{},
+		uses: uses{log: log},
 	}
 	d.relays = newRelays(d)
 	d.life, d.end = context.WithCancel(context.Background())
@@ -299,6 +300,9 @@ func (d *Driver) Close() error {
 	var err error
 	if d.known != nil {
 		err = d.known.Close()
+	}
+	if d.uses.table != nil && d.uses.uncounted != nil {
+		_ = d.uses.save() // what is still not saved was logged
 	}
 	if d.uses.table != nil {
 		err = errors.Join(err, d.uses.table.Close())

@@ -1,9 +1,12 @@
 package driver
 
 import (
+	"errors"
 	"maps"
 	"sync"
 	"time"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/state"
 )
@@ -44,7 +47,15 @@ func (u use) without(id string) use {
 
 // uses keeps the counts of all volumes. They outlive a crash of the plugin; a
 // reboot makes them void.
+//
+// What a disk of this host that is full does not take is refused where a container begins: a use that a
+// crash forgets would be unmounted under it. Where one ends it is done in memory and written later (save),
+// because Docker tells of it once. A crash before that brings back a use that nobody has, which keeps a
+// volume from other hosts and takes it from none: also the lease of an exclusive volume, which was given
+// back meanwhile, is asked on the file system before anything is believed of it.
 type uses struct {
+	log logrus.FieldLogger
+
 	mu    sync.Mutex // makes read-change-write of one volume a single step
 	table *state.Table[use]
 	// uncounted are uses whose mount was taken away while containers went on (docker plugin disable -f).
@@ -67,6 +78,41 @@ func (u *uses) has(name string) bool {
 	return now.total() > 0
 }
 
+// late has the end of a use that this host's disk did not take in memory alone. Any other error, and none,
+// is returned as it is.
+func (u *uses) late(name string, err error, inMemory func()) error {
+	if !errors.Is(err, state.ErrHostDisk) {
+		return err
+	}
+	u.log.WithField("volume", name).Errorf("the end of its use is not saved: %v; it is tried again, but a restart of the plugin before that counts the use again", err)
+	inMemory()
+	return nil
+}
+
+// save writes what could not be written. Uncounted uses come first: they were counted before.
+func (u *uses) save() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.saveLocked()
+}
+
+func (u *uses) saveLocked() error {
+	if err := u.uncounted.Save(); err != nil {
+		return err
+	}
+	return u.table.Save()
+}
+
+// drop removes a volume from one of the tables. The caller holds mu.
+func (u *uses) drop(table *state.Table[use], name string) error {
+	return u.late(name, table.Delete(name), func() { table.DeleteLater(name) })
+}
+
+// put sets what is left of a volume's use. The caller holds mu.
+func (u *uses) put(table *state.Table[use], name string, left use) error {
+	return u.late(name, table.Put(name, left), func() { table.PutLater(name, left) })
+}
+
 // void drops a volume's use whose mount is gone. If its containers may go on, they are uncounted from now on.
 func (u *uses) void(name string, goOn bool) error {
 	u.mu.Lock()
@@ -75,24 +121,29 @@ func (u *uses) void(name string, goOn bool) error {
 	if id := current.Unanswered; current.Counts[id] > 0 {
 		current = current.without(id) // Docker never heard of it
 	}
-	if goOn && current.total() > 0 {
+	older, there := u.uncounted.Get(name)
+	// A start that could not write this table may have written the other.
+	moved := there && older.Mounted.Equal(current.Mounted)
+	if goOn && !moved && current.total() > 0 {
 		current.Counts = maps.Clone(current.Counts)
-		older, _ := u.uncounted.Get(name)
 		for id, n := range older.Counts {
 			current.Counts[id] += n
 		}
 		if err := u.uncounted.Put(name, current); err != nil {
-			return err
+			return u.late(name, err, func() {
+				u.uncounted.PutLater(name, current)
+				u.table.DeleteLater(name) // not before the other
+			})
 		}
 	}
-	return u.table.Delete(name)
+	return u.drop(u.table, name)
 }
 
 // forgetUncounted drops the uncounted uses of a volume.
 func (u *uses) forgetUncounted(name string) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.uncounted.Delete(name)
+	return u.drop(u.uncounted, name)
 }
 
 // releaseUncounted takes one mount of an ID away that is not counted, and reports whether that was
@@ -105,9 +156,9 @@ func (u *uses) releaseUncounted(name, id string) (last bool, err error) {
 		return false, nil
 	}
 	if current = current.without(id); current.total() > 0 {
-		return false, u.uncounted.Put(name, current)
+		return false, u.put(u.uncounted, name, current)
 	}
-	return true, u.uncounted.Delete(name)
+	return true, u.drop(u.uncounted, name)
 }
 
 // update changes a volume's use; change gets a copy. A use without counts stays:
@@ -121,6 +172,9 @@ func (u *uses) update(name string, change func(*use)) error {
 		current.Counts = map[string]int{}
 	}
 	change(&current)
+	if err := u.saveLocked(); err != nil {
+		return err
+	}
 	return u.table.Put(name, current)
 }
 
@@ -133,11 +187,11 @@ func (u *uses) forget(name string, force bool) error {
 		return nil
 	}
 	if force {
-		if err := u.uncounted.Delete(name); err != nil {
+		if err := u.drop(u.uncounted, name); err != nil {
 			return err
 		}
 	}
-	return u.table.Delete(name)
+	return u.drop(u.table, name)
 }
 
 // release takes one mount of an ID away and returns what is left. An unknown ID
@@ -150,5 +204,5 @@ func (u *uses) release(name, id string) (left int, changed bool, err error) {
 		return current.total(), false, nil
 	}
 	current = current.without(id)
-	return current.total(), true, u.table.Put(name, current)
+	return current.total(), true, u.put(u.table, name, current)
 }

@@ -23,6 +23,7 @@ func (d *Driver) watch() {
 	tick := time.NewTicker(d.options.Check)
 	defer tick.Stop()
 	for {
+		_ = d.uses.save() // it was logged, and the next tick tries again
 		d.check(d.life)
 		select {
 		case <-tick.C:
@@ -355,7 +356,7 @@ func (d *Driver) reconcile() (mounted map[string]bool, err error) {
 	}
 	for name, u := range d.uses.uncounted.All() {
 		if u.Boot != d.host.boot {
-			if err := d.uses.uncounted.Delete(name); err != nil {
+			if err := d.uses.forgetUncounted(name); err != nil {
 				return nil, err
 			}
 		}
