@@ -32,6 +32,7 @@ type faults struct {
 	refuses  error // what mounts of servers fail with
 	attached map[string]bool
 	hangs    map[string]chan struct{} // closed when the call may go on
+	hung     int                      // calls that had to wait
 	refusal  error                    // with which the next mount fails
 	joins    netip.AddrPort           // the server whose connection mounts through relays join
 }
@@ -58,7 +59,9 @@ func (k *faults) hang(t *testing.T, call, dir string) (release func()) {
 		once.Do(func() {
 			k.mu.Lock()
 			defer k.mu.Unlock()
-			delete(k.hangs, call+" "+dir)
+			if k.hangs[call+" "+dir] == gate {
+				delete(k.hangs, call+" "+dir)
+			}
 			close(gate)
 		})
 	}
@@ -78,10 +81,23 @@ func endLater(t *testing.T, release func()) {
 func (k *faults) wait(call, dir string) {
 	k.mu.Lock()
 	gate := k.hangs[call+" "+dir]
+	if gate != nil {
+		k.hung++
+	}
 	k.mu.Unlock()
 	if gate != nil {
 		<-gate
 	}
+}
+
+// hangsNow waits until that many calls had to wait.
+func (k *faults) hangsNow(t *testing.T, calls int) {
+	t.Helper()
+	eventually(t, "the call waits", func() bool {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.hung == calls
+	})
 }
 
 func (k *faults) takeRefusal() error {

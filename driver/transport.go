@@ -353,7 +353,19 @@ func (t *transport) openDirect(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.transport = t.fs.d.findTransport(s.root)
+	// It asks the server, which may have died since.
+	name, err := ask(ctx, t.fs, func(context.Context) (string, error) {
+		if !s.use() {
+			return "", errRetired
+		}
+		defer s.release()
+		return t.fs.d.findTransport(s.root), nil
+	}, nil)
+	if err != nil {
+		s.retire()
+		return nil, err
+	}
+	s.transport = name
 	return s, nil
 }
 

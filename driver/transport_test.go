@@ -145,6 +145,31 @@ func TestMountThroughARelayIsNotBegunIfNobodyAnswers(t *testing.T) {
 	}
 }
 
+// To tell the kernel's transports from each other a question is put to the server.
+func TestServerThatDiesRightAfterTheMountHoldsUpNoEnd(t *testing.T) {
+	const source = "127.0.0.1:/export"
+	server, k := nfsServer(t), &faults{export: t.TempDir()}
+	first := k.hang(t, "server", source)
+	h := newHost(t, "", onServer(server, k))
+	k.hangsNow(t, 1)
+	second := k.hang(t, "server", source)
+	first()
+	k.hangsNow(t, 2)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		h.stop()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("the plugin's end waits for the server")
+		second()
+		<-ended
+	}
+	h.start() // for the test's end
+}
+
 // A call that finds an attempt to mount under way waits for it, and makes its own if that
 // one fails: it tells how things were before the call.
 func TestFailureOfAnEarlierAttemptIsNoAnswer(t *testing.T) {
