@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/state"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy/cloud"
 )
 
@@ -121,6 +123,49 @@ func (f *fileSystem) deleteAccessPoint(ctx context.Context, record catalog.Recor
 		return nil
 	}
 	return err
+}
+
+// leaveAccessPoint gives up the root mount and the relay by which a volume that is removed was reached, if
+// they were of its own access point: nothing else comes by them. The relay stays until the kernel has taken
+// leave of the server.
+func (f *fileSystem) leaveAccessPoint(record catalog.Record) {
+	if record.Options.AccessPoint != catalog.OwnAccessPoint || record.AccessPointID == "" {
+		return
+	}
+	t := f.transportOf(record) // a new one if only the relay is left of an earlier run
+	if f.isMountedBy(t) || t.attempting() != nil {
+		return
+	}
+	key := transportKey(t.options, t.via, t.protection)
+	f.mu.Lock()
+	delete(f.transports, key)
+	f.mu.Unlock()
+	if s := t.established(); s != nil {
+		t.reset(s)
+		timer := time.NewTimer(detachLimit)
+		defer timer.Stop()
+		select {
+		case <-s.root.Finished():
+		case <-timer.C:
+			return // the server is silent
+		}
+	}
+	f.d.relays.close(t.identity(viaRelay))
+	f.d.tls.drop(f.spec, t.protection)
+}
+
+// isMountedBy tells whether a volume that is mounted here, or that containers still have, may be on a
+// transport.
+func (f *fileSystem) isMountedBy(t *transport) bool {
+	for _, uses := range []*state.Table[use]{f.d.uses.table, f.d.uses.uncounted} {
+		for name := range uses.All() {
+			k, known := f.d.known.Get(name)
+			if !known || k.FileSystem == f.spec.String() && f.mountedBy(k.Record) == t {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (f *fileSystem) catalogID(ctx context.Context) (string, error) {

@@ -61,6 +61,51 @@ func TestAccessPointOfAVolumesOwn(t *testing.T) {
 	}
 }
 
+// A build server makes and removes volumes all day.
+func TestAccessPointsThatAreGoneLeaveNothingOnAnyHost(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		rounds int
+		warm   time.Duration
+	}{
+		{"where volumes of one name come and go", 5, warm},
+		{"where a volume is still mounted for the next container", 1, time.Hour},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			e := newEFSHost(t)
+			other := newHost(t, "", func(o *driver.Options) {
+				*o = e.options
+				o.Data, o.Host, o.Warm = t.TempDir(), "other", row.warm
+			})
+			hosts := map[string]*testHost{"who removes them": e.testHost, "another host": other}
+			for who, h := range hosts {
+				eventually(t, who+" has the catalogue", func() bool { return h.RelaysKept() == 1 })
+			}
+			for range row.rounds {
+				e.create("web", "accesspoint=create")
+				for _, h := range hosts {
+					h.mount("web", "1")
+					h.unmount("web", "1")
+					eventually(t, "it is detached", func() bool { return row.warm > warm || !h.mounted()["web"] })
+				}
+				if e.RelaysKept() != 2 || other.RelaysKept() != 2 {
+					t.Fatalf("%d and %d relays, want the volume's and the catalogue's", e.RelaysKept(), other.RelaysKept())
+				}
+				e.remove("web")
+			}
+			for who, h := range hosts {
+				eventually(t, who+" knows that they are gone", func() bool {
+					volumes, _ := h.List(t.Context())
+					return len(volumes) == 0
+				})
+				if all := h.Overview().FileSystems[0].Transports; h.RelaysKept() != 1 || len(all) != 1 || h.mounted()["web"] {
+					t.Errorf("%s has %d relays, transports %+v, and mounted %v", who, h.RelaysKept(), all, h.mounted())
+				}
+			}
+		})
+	}
+}
+
 // The directory is made before the access point, which then leaves it as it is: whom the server takes
 // every client for must be whom it belongs to.
 func TestAccessPointsUserHasTheDirectory(t *testing.T) {

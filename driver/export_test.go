@@ -87,6 +87,9 @@ func (d *Driver) RecordsKept() int {
 	return n
 }
 
+// RelaysKept is how many relays the next start would open again.
+func (d *Driver) RelaysKept() int { return len(d.relays.endpoints.All()) }
+
 // WithdrawAfter is how long a volume counts as in use after its last use.
 const WithdrawAfter = withdrawAfter
 

@@ -84,15 +84,19 @@ func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 
 // transport returns the one for these NFS options, this path and this protection.
 func (f *fileSystem) transport(options nfs.Options, via string, p protection) *transport {
+	key := transportKey(options, via, p)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	key := via + " " + options.String() + " " + p.String()
 	t := f.transports[key]
 	if t == nil {
 		t = &transport{fs: f, options: options, via: via, protection: p}
 		f.transports[key] = t
 	}
 	return t
+}
+
+func transportKey(options nfs.Options, via string, p protection) string {
+	return via + " " + options.String() + " " + p.String()
 }
 
 // transportOf returns the transport of a volume, as far as it is shared: an exclusive one is

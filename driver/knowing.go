@@ -119,7 +119,13 @@ func (d *Driver) learn(all map[string]knowledge) error {
 	return err
 }
 
+// unlearn forgets a volume that is no more, and what was kept for it. The caller has its turn.
 func (d *Driver) unlearn(name string) error {
+	if k, known := d.known.Get(name); known {
+		if f, err := d.fileSystemOf(k); err == nil {
+			f.leaveAccessPoint(k.Record)
+		}
+	}
 	err := d.known.Delete(name)
 	for _, f := range d.allFileSystems() {
 		f.keepFound(name, catalog.Found{}, catalog.ErrNotFound)
@@ -198,6 +204,9 @@ func (f *fileSystem) relearn(record catalog.Record) error {
 	pointed.FileSystem = k.Record.FileSystem
 	if k.Trouble == "" && reflect.DeepEqual(k.Record, pointed) {
 		return nil
+	}
+	if k.Record.AccessPointID != record.AccessPointID {
+		f.leaveAccessPoint(k.Record)
 	}
 	k.Record, k.Trouble = record, ""
 	return f.d.learn(map[string]knowledge{record.Name: k})

@@ -5,6 +5,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -162,25 +163,41 @@ type tlsClients struct {
 	key hostKey
 
 	mu  sync.Mutex // guards all
-	all map[string]*efs.Client
+	all map[tlsClient]*efs.Client
+}
+
+// tlsClient is what tells one from another.
+type tlsClient struct {
+	fileSystem string
+	protection
+	region string
 }
 
 func newTLSClients(d *Driver) *tlsClients {
-	return &tlsClients{d: d, key: hostKey{path: filepath.Join(d.options.Data, stateDir, keyFile)}, all: map[string]*efs.Client{}}
+	return &tlsClients{d: d, key: hostKey{path: filepath.Join(d.options.Data, stateDir, keyFile)}, all: map[tlsClient]*efs.Client{}}
 }
 
 // of returns the client of a file system under a protection: the same one always, so that
 // its certificates are counted.
 func (c *tlsClients) of(spec filesystem.Spec, p protection, region string) *efs.Client {
-	name := spec.String() + " " + p.String() + " " + region
+	which := tlsClient{spec.String(), p, region}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	client := c.all[name]
+	client := c.all[which]
 	if client == nil {
 		client = c.make(spec, p, region)
-		c.all[name] = client
+		c.all[which] = client
 	}
 	return client
+}
+
+// drop forgets the clients of a protection that nobody uses any more.
+func (c *tlsClients) drop(spec filesystem.Spec, p protection) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.all, func(which tlsClient, _ *efs.Client) bool {
+		return which.fileSystem == spec.String() && which.protection == p
+	})
 }
 
 // make makes one that nobody else uses.

@@ -126,6 +126,7 @@ type leftover struct {
 // removeRest deletes the access point, and then the record: as long as there is one, somebody
 // comes back for the access point.
 func (f *fileSystem) removeRest(ctx context.Context, record catalog.Record) error {
+	f.leaveAccessPoint(record)
 	if err := f.deleteAccessPoint(ctx, record); err != nil {
 		return err
 	}

@@ -296,6 +296,13 @@ func (d *Driver) forgetRemoved(ctx context.Context, home *fileSystem, name strin
 		d.setTrouble(name, "another host has removed this volume while containers here use it")
 		return false, nil
 	}
+	if k, _ := d.known.Get(name); k.Record.Options.AccessPoint == catalog.OwnAccessPoint {
+		d.stopIdle(name)
+		if err := d.detach(name, false); err != nil { // as long as its relay is there
+			d.log.WithField("volume", name).Warnf("detach: %v", err)
+			return false, nil
+		}
+	}
 	return true, d.unlearn(name)
 }
 
