@@ -38,6 +38,10 @@ func (c *Catalog) DropTaken(taken, name string, meant func(Record) bool) error {
 	return c.dropTaken(taken, name, meant)
 }
 
+// EndRestoration is endRestoration: what happens between its look at the directory and this cannot be timed from
+// outside.
+func (c *Catalog) EndRestoration(record, ready Record) error { return c.endRestoration(record, ready) }
+
 // TmpDir is where a record is while it is taken.
 const TmpDir = tmpDir
 

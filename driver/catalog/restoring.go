@@ -151,6 +151,10 @@ func (c *Catalog) restore(entry *tree.Dir, id string, record Record) (_ Record, 
 		}
 		record = current // of a call that was cut off
 	}
+	// That of the removal which brought it here says nothing of one that comes now.
+	if err := c.dirs[tmpDir].Unlink(verdictPrefix + id); err != nil {
+		return Record{}, err
+	}
 	if err := c.bringBack(entry, record); err != nil {
 		if won {
 			err = errors.Join(err, c.DropRemoved(record))
@@ -226,6 +230,39 @@ func (c *Catalog) refuseCondemned(id string) error {
 	return err
 }
 
+// endRestoration writes the record that says "ready" over that of the restoration.
+func (c *Catalog) endRestoration(record, ready Record) error {
+	err := c.Replace(record, ready)
+	if errors.Is(err, ErrNotFound) {
+		err = c.addRestored(ready)
+	}
+	if errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("%w: it was removed again meanwhile", ErrTaken)
+	}
+	if !errors.Is(err, ErrChanged) {
+		return err
+	}
+	current, err := c.Lookup(record.Name)
+	if err == nil && current.State == Ready && current.Same(ready) {
+		return nil // by another call that restored the same entry
+	}
+	return fmt.Errorf("%w: %w", ErrTaken, errors.Join(ErrChanged, err))
+}
+
+// addRestored writes the record of a volume that is brought back and has none: the last step of its removal, on a host that
+// was slow, took the restoration's for its own. Or it was removed again: then it has no directory, and fails with
+// [ErrNotFound].
+func (c *Catalog) addRestored(ready Record) error {
+	_, won, err := c.Add(ready)
+	if err == nil && !won {
+		err = ErrChanged
+	}
+	if err != nil {
+		return err
+	}
+	return c.Confirm(ready)
+}
+
 // Restored ends a restoration: the volume is ready, and its entry leaves the trash.
 func (c *Catalog) Restored(record Record) error {
 	id := record.Trash
@@ -238,7 +275,7 @@ func (c *Catalog) Restored(record Record) error {
 	}
 	ready := record
 	ready.State, ready.Trash, ready.Directory = Ready, "", 0
-	if err := c.Replace(record, ready); err != nil {
+	if err := c.endRestoration(record, ready); err != nil {
 		return err
 	}
 	return c.dropEmptyEntry(id)

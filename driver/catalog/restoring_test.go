@@ -104,6 +104,74 @@ func TestRestoreTouchesNothingThatIsThere(t *testing.T) {
 	}
 }
 
+// The removal's verdict lives for a day: one of the half restored volume is another removal.
+func TestRestorationForgetsTheVerdictOfTheRemoval(t *testing.T) {
+	root := t.TempDir()
+	c := open(t, root)
+	r := removed(t, c, root, "/data")
+	if got, err := c.Decide(r.Trash, catalog.Goes); err != nil || got != catalog.Goes {
+		t.Fatalf("%s, %v", got, err)
+	}
+	_, err := c.Restore(r.Trash, "")
+	must(t, err)
+	if got, err := c.Decide(r.Trash, catalog.Stays); err != nil || got != catalog.Stays {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
+// A host that was slow takes the record of the restoration for that of the removal which it ends.
+func TestRestorationSurvivesTheEndOfTheRemoval(t *testing.T) {
+	root := t.TempDir()
+	c := open(t, root)
+	r := removed(t, c, root, "/data")
+	add(t, c, r) // the removal's, which is about to be dropped
+	back, err := c.Restore(r.Trash, "")
+	must(t, err)
+	must(t, c.DropRemoved(r))
+	must(t, c.Restored(back))
+	wantRestored(t, c, root, "data", "/data")
+}
+
+func TestTwoRestorationsOfOneEntryBothSucceed(t *testing.T) {
+	root := t.TempDir()
+	a, b := open(t, root), open(t, root)
+	r := removed(t, a, root, "/data")
+	one, err := a.Restore(r.Trash, "")
+	must(t, err)
+	two, err := b.Restore(r.Trash, "")
+	must(t, err)
+	must(t, a.Restored(one))
+	must(t, b.Restored(two))
+	wantRestored(t, a, root, "data", "/data")
+}
+
+func TestRestorationOfWhatWasRemovedAgainFails(t *testing.T) {
+	root := t.TempDir()
+	c := open(t, root)
+	r := removed(t, c, root, "/data")
+	back, err := c.Restore(r.Trash, "")
+	must(t, err)
+	// It goes at the moment in which the restoration ends: there is a directory, and then none.
+	must(t, c.Drop("data"))
+	must(t, os.Rename(filepath.Join(root, "data"), filepath.Join(root, "gone")))
+	ready := back
+	ready.State, ready.Trash, ready.Directory = catalog.Ready, "", 0
+	wantError(t, c.EndRestoration(back, ready), catalog.ErrTaken)
+	wantNone(t, c, "data")
+}
+
+func TestRestorationOfWhatIsAnotherVolumeByNowFails(t *testing.T) {
+	root := t.TempDir()
+	c := open(t, root)
+	r := removed(t, c, root, "/data")
+	back, err := c.Restore(r.Trash, "")
+	must(t, err)
+	must(t, c.Drop("data"))
+	other := add(t, c, record("data", by("other")))
+	wantError(t, c.Restored(back), catalog.ErrTaken)
+	wantRecord(t, c, other)
+}
+
 func TestRestorationThatWasCutOff(t *testing.T) {
 	steps := map[string]func(*testing.T, *catalog.Catalog, string, catalog.Record){
 		"after the record": func(t *testing.T, c *catalog.Catalog, _ string, r catalog.Record) { add(t, c, r) },

@@ -217,6 +217,13 @@ func (c *Catalog) dropEmptyEntry(name string) error {
 		return err
 	}
 	defer entry.Close()
+	there, err := entry.Exists(dataDir)
+	if err == nil && there {
+		err = fmt.Errorf("trash entry %s: %w", name, syscall.ENOTEMPTY)
+	}
+	if err != nil {
+		return err
+	}
 	if err := entry.Unlink(recordFile); err != nil {
 		return err
 	}
