@@ -90,6 +90,24 @@ func (d *Driver) RecordsKept() int {
 // RelaysKept is how many relays the next start would open again.
 func (d *Driver) RelaysKept() int { return len(d.relays.endpoints.All()) }
 
+// CheckTrash is the look at the home file system's trash that comes once an hour.
+func (d *Driver) CheckTrash(ctx context.Context) {
+	f := d.home()
+	for !f.checking.CompareAndSwap(false, true) {
+		time.Sleep(time.Millisecond)
+	}
+	defer f.checking.Store(false)
+	f.emptied = time.Time{}
+	d.checkTrash(ctx, f)
+}
+
+// SaveWhileAnotherWrites saves the ends of uses while a call waits for this host's disk.
+func (d *Driver) SaveWhileAnotherWrites() error {
+	d.uses.mu.Lock()
+	defer d.uses.mu.Unlock()
+	return d.uses.trySave()
+}
+
 // WithdrawAfter is how long a volume counts as in use after its last use.
 const WithdrawAfter = withdrawAfter
 

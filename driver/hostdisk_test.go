@@ -13,6 +13,22 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 )
 
+// A disk that hangs holds up whoever writes to it, and not the look at all that is in use, which shows other hosts
+// that this one lives.
+func TestNobodyWaitsForADiskToSaveTheEndOfAUse(t *testing.T) {
+	h := newHost(t, t.TempDir())
+	saved := make(chan error, 1)
+	go func() { saved <- h.SaveWhileAnotherWrites() }()
+	select {
+	case err := <-saved:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("it waits")
+	}
+}
+
 // onSmallDisk is a host with a data directory on a disk that is soon full.
 func onSmallDisk(t *testing.T) *testHost {
 	t.Helper()

@@ -89,13 +89,23 @@ func (u *uses) late(name string, err error, inMemory func()) error {
 	return nil
 }
 
-// save writes what could not be written. Uncounted uses come first: they were counted before.
+// save writes what could not be written.
 func (u *uses) save() error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.saveLocked()
 }
 
+// trySave is save that waits for nobody: whoever has the lock writes, to a disk that may hang, and the caller comes again.
+func (u *uses) trySave() error {
+	if !u.mu.TryLock() {
+		return nil
+	}
+	defer u.mu.Unlock()
+	return u.saveLocked()
+}
+
+// saveLocked has the uncounted uses come first: they were counted before. The caller holds mu.
 func (u *uses) saveLocked() error {
 	if err := u.uncounted.Save(); err != nil {
 		return err

@@ -23,7 +23,7 @@ func (d *Driver) watch() {
 	tick := time.NewTicker(d.options.Check)
 	defer tick.Stop()
 	for {
-		_ = d.uses.save() // it was logged, and the next tick tries again
+		_ = d.uses.trySave() // it was logged, and the next tick tries again
 		d.check(d.life)
 		select {
 		case <-tick.C:
