@@ -304,6 +304,30 @@ func TestRemovalLeftBehindChangesNoNewVolume(t *testing.T) {
 	}
 }
 
+// Another host could not move the directory, and the volume is ready again.
+func TestRemovalLeftBehindLeavesAVolumeThatStayed(t *testing.T) {
+	shared := t.TempDir()
+	a, b := newHost(t, shared), newHost(t, shared)
+	a.create("data")
+	record := filepath.Join(shared, ".docker-volume-efs/volumes/data.json")
+	ready, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	beginRemoval(t, shared)
+	late := b.LateRemoval(t.Context(), "data")
+	judge(t, shared, "goes")
+	if err := os.WriteFile(record, ready, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := late(); err == nil || !strings.Contains(err.Error(), "had it stay") {
+		t.Errorf("the late removal says %v", err)
+	}
+	if !exists(t, filepath.Join(shared, "data")) || len(trash(t, shared)) > 0 {
+		t.Error("the directory is gone")
+	}
+}
+
 func inode(t *testing.T, path string) uint64 {
 	t.Helper()
 	id, err := tree.IdentityOf(path)
