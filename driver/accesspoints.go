@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
@@ -127,30 +126,57 @@ func (f *fileSystem) deleteAccessPoint(ctx context.Context, record catalog.Recor
 
 // leaveAccessPoint gives up the root mount and the relay by which a volume that is removed was reached, if
 // they were of its own access point: nothing else comes by them. The relay stays until the kernel has taken
-// leave of the server.
-func (f *fileSystem) leaveAccessPoint(record catalog.Record) {
+// leave of the server, however long that is silent; left is closed then.
+func (f *fileSystem) leaveAccessPoint(record catalog.Record) (left <-chan struct{}) {
+	done := make(chan struct{})
 	if record.Options.AccessPoint != catalog.OwnAccessPoint || record.AccessPointID == "" {
-		return
+		close(done)
+		return done
 	}
 	t := f.transportOf(record) // a new one if only the relay is left of an earlier run
 	if f.isMountedBy(t) || t.attempting() != nil {
-		return
+		close(done)
+		return done
 	}
-	key := transportKey(t.options, t.via, t.protection)
+	key, identity := transportKey(t.options, t.via, t.protection), t.identity(viaRelay)
 	f.mu.Lock()
 	delete(f.transports, key)
+	earlier, leaving := f.leaving[identity]
+	if !leaving {
+		f.leaving[identity] = done
+	}
 	f.mu.Unlock()
-	if s := t.established(); s != nil {
+	if leaving {
+		return earlier
+	}
+	s := t.established()
+	if s != nil {
 		t.reset(s)
-		timer := time.NewTimer(detachLimit)
-		defer timer.Stop()
+	}
+	if !f.d.spawn(func() { f.closeBehind(s, t, identity, done) }) {
+		close(done)
+	}
+	return done
+}
+
+// closeBehind closes a relay when the kernel has taken leave of the server through it; s is nil if it never came.
+func (f *fileSystem) closeBehind(s *session, t *transport, identity string, done chan struct{}) {
+	defer close(done)
+	if s != nil {
 		select {
 		case <-s.root.Finished():
-		case <-timer.C:
-			return // the server is silent
+		case <-f.d.life.Done():
+			return
 		}
 	}
-	f.d.relays.close(t.identity(viaRelay))
+	f.mu.Lock()
+	delete(f.leaving, identity)
+	_, again := f.transports[transportKey(t.options, t.via, t.protection)]
+	f.mu.Unlock()
+	if again {
+		return // somebody has come back for it
+	}
+	f.d.relays.close(identity)
 	f.d.tls.drop(f.spec, t.protection)
 }
 

@@ -46,17 +46,19 @@ type fileSystem struct {
 	deleting   *rate.Limiter // of what is condemned
 	emptied    time.Time     // when its trash was last looked through; see checkTrash
 
-	checking, refreshing, sweeping atomic.Bool   // one goroutine at a time does each
-	asksTLS, asksIAM               atomic.Bool   // see askFor
-	moves, recoveries              atomic.Uint64 // see watchRecovery
+	checking, refreshing        atomic.Bool   // one goroutine at a time does each
+	sweeping, tidying, emptying atomic.Bool   // and each of these
+	asksTLS, asksIAM            atomic.Bool   // see askFor
+	moves, recoveries           atomic.Uint64 // see watchRecovery
 
 	mu          sync.Mutex // guards the following fields
 	transports  map[string]*transport
-	catalogueBy *transport          // by which the catalogue was reached last; see main
-	holdings    map[string]*holding // of exclusive volumes, by name
-	group       *proxy.Group        // nil until it is needed, and of a local directory
-	tls         *efs.Client         // of a protected transport in use, nil if there is none
-	whereabouts whereabouts         // of the group's targets
+	catalogueBy *transport               // by which the catalogue was reached last; see main
+	leaving     map[string]chan struct{} // by identity; see leaveAccessPoint
+	holdings    map[string]*holding      // of exclusive volumes, by name
+	group       *proxy.Group             // nil until it is needed, and of a local directory
+	tls         *efs.Client              // of a protected transport in use, nil if there is none
+	whereabouts whereabouts              // of the group's targets
 	trouble     error
 	troubled    time.Time
 	listed      listed
@@ -66,7 +68,8 @@ type fileSystem struct {
 func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 	f := &fileSystem{
 		d: d, spec: spec, self: d.host.at(spec), slots: make(chan struct{}, callsAtOnce), lost: make(chan struct{}, 1),
-		transports: map[string]*transport{}, holdings: map[string]*holding{}, found: map[string]catalog.Found{},
+		transports: map[string]*transport{}, leaving: map[string]chan struct{}{},
+		holdings: map[string]*holding{}, found: map[string]catalog.Found{},
 	}
 	if d.known != nil {
 		for _, k := range d.known.All() {
