@@ -93,7 +93,8 @@ func (d *Driver) RelaysKept() int { return len(d.relays.endpoints.All()) }
 // CheckTrash is the look at the home file system's trash that comes once an hour.
 func (d *Driver) CheckTrash(ctx context.Context) {
 	f := d.home()
-	for !f.checking.CompareAndSwap(false, true) {
+	for !f.checking.CompareAndSwap(false, true) || f.emptying.Load() {
+		f.checking.CompareAndSwap(true, false)
 		time.Sleep(time.Millisecond)
 	}
 	defer f.checking.Store(false)

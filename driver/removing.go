@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -126,7 +127,10 @@ type leftover struct {
 // removeRest deletes the access point, and then the record: as long as there is one, somebody
 // comes back for the access point.
 func (f *fileSystem) removeRest(ctx context.Context, record catalog.Record) error {
-	f.leaveAccessPoint(record)
+	select { // the kernel takes leave by it
+	case <-f.leaveAccessPoint(record):
+	case <-time.After(detachLimit):
+	}
 	if err := f.deleteAccessPoint(ctx, record); err != nil {
 		return err
 	}
@@ -361,8 +365,17 @@ func (f *fileSystem) unpoint(ctx context.Context, name string) error {
 // a crash leaves is found again when the file system is next mounted.
 func (d *Driver) sweepSoon(f *fileSystem) {
 	d.spawn(func() {
-		if err := d.sweep(d.life, f); err != nil && d.life.Err() == nil {
+		if err := d.sweep(d.life, f, &f.sweeping, (*catalog.Catalog).DeleteCondemned); err != nil && d.life.Err() == nil {
 			d.log.WithField("filesystem", f.spec).Warnf("delete in the background: %v; it goes on at the next start or removal", err)
+		}
+	})
+}
+
+// tidySoon removes what was left half done on a file system, in the background.
+func (d *Driver) tidySoon(f *fileSystem) {
+	d.spawn(func() {
+		if err := d.sweep(d.life, f, &f.tidying, (*catalog.Catalog).SweepTmp); err != nil && d.life.Err() == nil {
+			d.log.WithField("filesystem", f.spec).Warnf("remove what was left half done: %v; it is tried again in %v", err, trashEvery)
 		}
 	})
 }
@@ -375,26 +388,26 @@ const (
 )
 
 // sweep does not take one of the file system's slots, nor an answer's time
-// limit: a large tree takes long. One at a time does it.
-func (d *Driver) sweep(ctx context.Context, f *fileSystem) error {
+// limit: a large tree takes long. One at a time does it, as busy tells.
+func (d *Driver) sweep(ctx context.Context, f *fileSystem, busy *atomic.Bool, what func(c *catalog.Catalog, more func() error) error) error {
 	s, err := f.main().connect(ctx)
 	if err != nil {
 		return err
 	}
-	if !f.sweeping.CompareAndSwap(false, true) {
+	if !busy.CompareAndSwap(false, true) {
 		return nil
 	}
 	if !s.use() {
-		f.sweeping.Store(false)
+		busy.Store(false)
 		return errRetired
 	}
 	ended := make(chan error, 1)
 	d.stragglers.Go(func() {
 		defer s.release()
-		defer f.sweeping.Store(false)
+		defer busy.Store(false)
 		c, err := s.openCatalog(d.host.name)
 		if err == nil {
-			err = c.DeleteCondemned(func() error { return f.deleting.Wait(ctx) })
+			err = what(c, func() error { return f.deleting.Wait(ctx) })
 		}
 		ended <- err
 	})

@@ -310,24 +310,30 @@ func (f *fileSystem) unpointRestored(ctx context.Context, record catalog.Record)
 // trashEvery is how often the trash, and what others have left half done, is looked through for what is too old.
 const trashEvery = time.Hour
 
-// checkTrash deletes what is in the trash for longer than the setting allows. It is run by one
+// checkTrash has what is in the trash for longer than the setting allows deleted, in the background: a large
+// trash takes minutes, in which this host has to show that it lives. It is run by one
 // goroutine for each file system at a time.
 func (d *Driver) checkTrash(ctx context.Context, f *fileSystem) {
-	keep := d.options.TrashKeep
 	if f.main().established() == nil || time.Since(f.emptied) < trashEvery {
 		return
 	}
 	f.emptied = time.Now()
-	d.sweepSoon(f)
-	if keep == 0 {
-		return
+	d.tidySoon(f)
+	if keep := d.options.TrashKeep; keep > 0 && f.emptying.CompareAndSwap(false, true) {
+		d.spawn(func() {
+			defer f.emptying.Store(false)
+			f.emptyOld(ctx, keep)
+		})
 	}
+}
+
+func (f *fileSystem) emptyOld(ctx context.Context, keep time.Duration) {
 	n, err := f.emptyTrash(ctx, removedBefore(keep), condemnOlder(keep))
-	log := d.log.WithField("filesystem", f.spec)
+	log := f.d.log.WithField("filesystem", f.spec)
 	if n > 0 {
 		log.Infof("%d removed volumes were in the trash for longer than %v and are deleted", n, keep)
 	}
-	if err != nil && d.life.Err() == nil {
+	if err != nil && f.d.life.Err() == nil {
 		log.Warnf("empty the trash: %v", err)
 	}
 }

@@ -371,9 +371,9 @@ func fillTrash(t *testing.T, shared string, entries int) {
 // trash.
 func TestLargeTrash(t *testing.T) {
 	const entries = 2000
-	large := func(t *testing.T) (h *testHost, left func() int) {
+	large := func(t *testing.T, change ...func(*driver.Options)) (h *testHost, left func() int) {
 		t.Helper()
-		h = newHost(t, t.TempDir())
+		h = newHost(t, t.TempDir(), change...)
 		h.create("data") // makes the catalogue
 		fillTrash(t, h.options.FileSystem.Dir, entries)
 		return h, func() int {
@@ -400,6 +400,21 @@ func TestLargeTrash(t *testing.T) {
 		if err == nil || len(all) != 2*driver.TrashAtOnce || all[0].Entry != "20260101T003319Z-ABCDEF-many" {
 			t.Errorf("after three questions %d are listed, %v", len(all), err)
 		}
+	})
+	t.Run("holds up nothing when it is emptied by the setting", func(t *testing.T) {
+		h, left := large(t, func(o *driver.Options) { o.TrashKeep, o.Check = time.Hour, time.Hour })
+		ids, err := os.ReadDir(filepath.Join(h.options.FileSystem.Dir, ".docker-volume-efs/trash"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range ids {
+			ageInTrash(t, h.options.FileSystem.Dir, id.Name(), 2*time.Hour)
+		}
+		h.CheckTrash(t.Context())
+		if left() == 0 {
+			t.Error("it came back when none was left")
+		}
+		eventually(t, "all are gone", func() bool { return left() == 0 })
 	})
 	t.Run("has a volume by its name", func(t *testing.T) {
 		h, _ := large(t)

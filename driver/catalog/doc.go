@@ -9,12 +9,12 @@
 //	    hosts/ID.json            what each host uses; renewed while it lives
 //	    trash/ID/                a removed volume: record.json, data/
 //	    deleting/                what is being deleted in the background
-//	    tmp/                     records on their way in
+//	    tmp/                     records on their way in; verdict-ID, how a removal ends, for a day
 //
 // A record is written under a temporary name, synced, and linked into place:
 // of two hosts that create one name at the same moment one wins and both see
 // the same record. It is replaced by a rename. So a reader sees a whole record or
-// none, and a host that dies leaves at most a file in tmp/.
+// none, and a host that dies leaves at most a file in tmp/, which goes after a day.
 //
 // The package does not mount, does not time out and does not cache: on a dead
 // file system a call blocks in the kernel (see package tree).

@@ -231,7 +231,7 @@ func (c *Catalog) dropEmptyEntry(name string) error {
 }
 
 // DeleteCondemned deletes what is condemned, on this host or another, also what
-// an earlier run left, and what crashes left in tmp/. One entry that cannot be deleted
+// an earlier run left. One entry that cannot be deleted
 // does not keep the others. more is asked before each file; an error of it stops.
 func (c *Catalog) DeleteCondemned(more func() error) error {
 	var failed error
@@ -258,7 +258,7 @@ func (c *Catalog) DeleteCondemned(more func() error) error {
 			}
 		}
 		if !progress {
-			return errors.Join(failed, c.sweepTmp())
+			return failed
 		}
 	}
 }
@@ -305,18 +305,26 @@ func (c *Catalog) discard(name string) error {
 	return errors.Join(err, tmp.RemoveEmpty(name))
 }
 
-func (c *Catalog) sweepTmp() error {
+// SweepTmp removes what lies in tmp/ for longer than a day: what crashes left, and verdicts. A host that may not
+// write leaves that to others. more is asked before each file; an error of it stops.
+func (c *Catalog) SweepTmp(more func() error) error {
 	tmp := c.dirs[tmpDir]
 	names, err := tmp.Names()
 	if err != nil || len(names) == 0 {
 		return err
 	}
 	now, err := c.now()
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	var failed error
 	for _, name := range names {
+		if err := more(); err != nil {
+			return err
+		}
 		stamp, err := tmp.FileStamp(name)
 		if err == nil && now.Sub(timeOf(stamp.Modified)) > staleAfter {
 			err = c.discard(name)
