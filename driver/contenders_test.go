@@ -1,6 +1,7 @@
 package driver_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -307,6 +308,10 @@ func wantLinearizable(t *testing.T, all []deed) {
 		page, err := os.Create(filepath.Join(t.ArtifactDir(), "contenders.html"))
 		if err == nil {
 			err = errors.Join(porcupine.Visualize(volumeModel, info, page), page.Close())
+		}
+		slices.SortFunc(all, func(a, b deed) int { return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.Called, b.Called)) })
+		for _, d := range all {
+			t.Logf("%+v", d)
 		}
 		t.Errorf("no order of the calls shows what they have shown: %v; see %s", err, page.Name())
 	}
