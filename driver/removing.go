@@ -374,7 +374,7 @@ func (d *Driver) sweepSoon(f *fileSystem) {
 // tidySoon removes what was left half done on a file system, in the background.
 func (d *Driver) tidySoon(f *fileSystem) {
 	d.spawn(func() {
-		if err := d.sweep(d.life, f, &f.tidying, (*catalog.Catalog).SweepTmp); err != nil && d.life.Err() == nil {
+		if err := d.sweep(d.life, f, &f.tidying, (*catalog.Catalog).Tidy); err != nil && d.life.Err() == nil {
 			d.log.WithField("filesystem", f.spec).Warnf("remove what was left half done: %v; it is tried again in %v", err, trashEvery)
 		}
 	})

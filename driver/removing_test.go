@@ -195,7 +195,7 @@ func beginRemoval(t *testing.T, shared string) {
 // judge is what a host has decided of that removal before it was cut off.
 func judge(t *testing.T, shared, verdict string) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(shared, ".docker-volume-efs/tmp/verdict-"+halfRemoved), []byte(verdict), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(shared, ".docker-volume-efs/verdicts", halfRemoved), []byte(verdict), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -282,7 +282,7 @@ func TestRemovalLeftBehindChangesNoNewVolume(t *testing.T) {
 			late := b.LateRemoval(t.Context(), "data")
 			a.remove("data")
 			if row.verdict == "forgotten" {
-				if err := os.Remove(filepath.Join(shared, ".docker-volume-efs/tmp/verdict-"+halfRemoved)); err != nil {
+				if err := os.Remove(filepath.Join(shared, ".docker-volume-efs/verdicts", halfRemoved)); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -24,6 +24,7 @@ const (
 	pathsDir    = "paths"
 	hostsDir    = "hosts"
 	leasesDir   = "leases"
+	verdictsDir = "verdicts"
 	suffix      = ".json"
 	recordFile  = "record.json"
 	dataDir     = "data"
@@ -73,7 +74,7 @@ func (c *Catalog) open() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for _, name := range []string{tmpDir, volumesDir, trashDir, deletingDir, pathsDir, hostsDir, leasesDir} {
+	for _, name := range []string{tmpDir, volumesDir, trashDir, deletingDir, pathsDir, hostsDir, leasesDir, verdictsDir} {
 		dir, _, err := c.base.Make(name, dirMode)
 		if err != nil {
 			return err

@@ -177,7 +177,7 @@ func TestOpen(t *testing.T) {
 				}
 				return err
 			}))
-			wantNames(t, inside(root), "catalog.json", "deleting", "hosts", "leases", "paths", "tmp", "trash", "volumes")
+			wantNames(t, inside(root), "catalog.json", "deleting", "hosts", "leases", "paths", "tmp", "trash", "verdicts", "volumes")
 			wantNames(t, inside(root, "tmp"))
 		}
 	})

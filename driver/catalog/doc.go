@@ -9,7 +9,8 @@
 //	    hosts/ID.json            what each host uses; renewed while it lives
 //	    trash/ID/                a removed volume: record.json, data/
 //	    deleting/                what is being deleted in the background
-//	    tmp/                     records on their way in; verdict-ID, how a removal ends, for a day
+//	    verdicts/ID              how the removal to trash/ID ends; for a day
+//	    tmp/                     records on their way in
 //
 // A record is written under a temporary name, synced, and linked into place:
 // of two hosts that create one name at the same moment one wins and both see

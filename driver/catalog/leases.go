@@ -149,5 +149,5 @@ func (c *Catalog) DropLease(key string) error {
 		}
 		return err
 	}
-	return errors.Join(c.discard(unique), c.dirs[leasesDir].Sync())
+	return errors.Join(discard(c.dirs[tmpDir], unique), c.dirs[leasesDir].Sync())
 }

@@ -152,7 +152,7 @@ func (c *Catalog) restore(entry *tree.Dir, id string, record Record) (_ Record, 
 		record = current // of a call that was cut off
 	}
 	// That of the removal which brought it here says nothing of one that comes now.
-	if err := c.dirs[tmpDir].Unlink(verdictPrefix + id); err != nil {
+	if err := c.dirs[verdictsDir].Unlink(id); err != nil {
 		return Record{}, err
 	}
 	if err := c.bringBack(entry, record); err != nil {

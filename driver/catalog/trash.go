@@ -14,7 +14,7 @@ import (
 )
 
 // staleAfter is how old a file in tmp/ is, by the server's clock, when it counts as left by a
-// crash; no call takes a minute.
+// crash, no call takes a minute; and how late a host may be at a removal that has its verdict.
 const staleAfter = 24 * time.Hour
 
 // trashTime is how a trash entry's name begins.
@@ -287,8 +287,7 @@ func (c *Catalog) takeData(name string) error {
 }
 
 // discard removes what is in tmp/: a file, or a directory that was to become a lease's.
-func (c *Catalog) discard(name string) error {
-	tmp := c.dirs[tmpDir]
+func discard(tmp *tree.Dir, name string) error {
 	err := tmp.Unlink(name)
 	if !errors.Is(err, syscall.EISDIR) {
 		return err
@@ -305,18 +304,21 @@ func (c *Catalog) discard(name string) error {
 	return errors.Join(err, tmp.RemoveEmpty(name))
 }
 
-// SweepTmp removes what lies in tmp/ for longer than a day: what crashes left, and verdicts. A host that may not
+// Tidy removes what lies in tmp/ for longer than a day, which crashes left, and verdicts as old. A host that may not
 // write leaves that to others. more is asked before each file; an error of it stops.
-func (c *Catalog) SweepTmp(more func() error) error {
-	tmp := c.dirs[tmpDir]
-	names, err := tmp.Names()
-	if err != nil || len(names) == 0 {
-		return err
-	}
+func (c *Catalog) Tidy(more func() error) error {
 	now, err := c.now()
 	if errors.Is(err, syscall.EROFS) || errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(c.removeOld(tmpDir, now, more), c.removeOld(verdictsDir, now, more))
+}
+
+func (c *Catalog) removeOld(dir string, now time.Time, more func() error) error {
+	names, err := c.dirs[dir].Names()
 	if err != nil {
 		return err
 	}
@@ -325,9 +327,9 @@ func (c *Catalog) SweepTmp(more func() error) error {
 		if err := more(); err != nil {
 			return err
 		}
-		stamp, err := tmp.FileStamp(name)
+		stamp, err := c.dirs[dir].FileStamp(name)
 		if err == nil && now.Sub(timeOf(stamp.Modified)) > staleAfter {
-			err = c.discard(name)
+			err = discard(c.dirs[dir], name)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failed = err // the others go nevertheless

@@ -461,11 +461,14 @@ func TestSweepsWhatCrashesLeft(t *testing.T) {
 	age(t, filepath.Join(tmp, "nearly-a-day"), 23*time.Hour)
 	age(t, filepath.Join(tmp, "now"), 0)
 	age(t, filepath.Join(tmp, "clock-ahead"), -48*time.Hour)
+	age(t, inside(root, "verdicts", "of-yesterday"), 25*time.Hour)
+	age(t, inside(root, "verdicts", "of-today"), 23*time.Hour)
 	// A host that died between link and unlink: the record is the same file.
 	must(t, os.Link(inside(root, "volumes", "data.json"), filepath.Join(tmp, "linked")))
 	must(t, os.Chtimes(filepath.Join(tmp, "linked"), time.Time{}, time.Now().Add(-48*time.Hour)))
-	must(t, c.SweepTmp(always))
+	must(t, c.Tidy(always))
 	wantNames(t, tmp, "clock-ahead", "nearly-a-day", "now")
+	wantNames(t, inside(root, "verdicts"), "of-today")
 	wantRecord(t, c, record("data"))
 }
 
@@ -479,7 +482,7 @@ func TestSweepsByTheClockOfTheFileSystem(t *testing.T) {
 			age(t, inside(root, "tmp", "new"), time.Hour)
 			synctest.Test(t, func(t *testing.T) {
 				time.Sleep(at)
-				must(t, c.SweepTmp(always))
+				must(t, c.Tidy(always))
 			})
 			wantNames(t, inside(root, "tmp"), "new")
 		})

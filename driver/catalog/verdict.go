@@ -19,26 +19,22 @@ const (
 	Stays Verdict = "stays"
 )
 
-// verdictPrefix is how a verdict's file in tmp/ begins; the removal's entry of the trash follows.
-const verdictPrefix = "verdict-"
-
 // Decide has all hosts that are at work on one removal agree on its end: the first one's verdict counts, and is
 // returned to all. One that finds a user where another found none would else write "ready" while the other moves
-// the directory. A verdict is kept as long as anything in tmp/: a host may be late. It fails as the file system does.
+// the directory. A verdict is kept for a day: a host may be late. It fails as the file system does.
 func (c *Catalog) Decide(entry string, verdict Verdict) (Verdict, error) {
 	if entry == "" {
 		return verdict, nil // not a record that a plugin has written: there is nobody to agree with
 	}
-	name := verdictPrefix + entry
-	err := c.place([]byte(verdict), func(tmp *tree.Dir, temporary string) error { return tmp.Link(temporary, tmp, name) })
+	verdicts := c.dirs[verdictsDir]
+	err := c.place([]byte(verdict), func(tmp *tree.Dir, name string) error { return tmp.Link(name, verdicts, entry) })
 	if !errors.Is(err, fs.ErrExist) {
 		return verdict, err
 	}
-	tmp := c.dirs[tmpDir]
-	if _, err := tmp.Refresh(); err != nil { // or the kernel may remember that there was none
+	if _, err := verdicts.Refresh(); err != nil { // or the kernel may remember that there was none
 		return verdict, err
 	}
-	first, err := tmp.ReadFile(name)
+	first, err := verdicts.ReadFile(entry)
 	if err != nil {
 		return verdict, err
 	}

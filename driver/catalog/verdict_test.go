@@ -52,7 +52,7 @@ func TestHostsAtOnceGetOneVerdict(t *testing.T) {
 func TestVerdictThatIsNoneIsDamaged(t *testing.T) {
 	root := t.TempDir()
 	c := open(t, root)
-	write(t, inside(root, "tmp", "verdict-"+entry), "perhaps")
+	write(t, inside(root, "verdicts", entry), "perhaps")
 	_, err := c.Decide(entry, catalog.Goes)
 	wantError(t, err, catalog.ErrDamaged)
 }
