@@ -73,6 +73,12 @@ func options(block string, replace ...string) []string {
 	return strings.Fields(strings.NewReplacer(replace...).Replace(strings.TrimPrefix(text, "docker-volume-efs relay")))
 }
 
+// targets puts the test's server in the place of the page's mount target at home, and addresses where
+// nobody listens in that of the others.
+func targets(server string) []string {
+	return []string{"eu-central-1a=10.0.1.5", "eu-central-1a=" + server, "10.0.2.5", "127.0.0.2", "10.0.3.5", "127.0.0.3"}
+}
+
 func TestRelayCarriesOutTheRecipeForAPair(t *testing.T) {
 	dir := t.TempDir()
 	recipe(t, dir)
@@ -94,7 +100,7 @@ func TestRelayCarriesOutTheRecipeForAPair(t *testing.T) {
 	}
 	place := func(name string) []string { return []string{"/etc/docker-volume-efs/tls", filepath.Join(dir, name)} }
 	far := runRelay(t, append([]string{"--peer-listen=127.0.0.1:0"}, options(aws[0],
-		append(place("aws"), "198.51.100.7", "127.0.0.1", "eu-central-1a=10.0.1.5", "eu-central-1a="+server, "10.0.2.5", "127.0.0.2", "10.0.3.5", "127.0.0.3")...)...)...)
+		slices.Concat(place("aws"), []string{"198.51.100.7", "127.0.0.1"}, targets(server))...)...)...)
 	addr := far.line(`listening for peer gateways on (\S+)"`)
 	args := options(dc[0], append(place("dc"), "10.0.0.0/8", "127.0.0.1", "203.0.113.10:20490", addr, "203.0.113.20", "127.0.0.4")...)
 	near := runRelay(t, append([]string{"--listen=127.0.0.1:0"}, args...)...)
@@ -130,7 +136,7 @@ func TestRelayTakesTheTranslatedConfiguration(t *testing.T) {
 	if len(block) != 1 {
 		t.Fatalf("%d blocks", len(block))
 	}
-	p := runRelay(t, options(block[0], ":2049", "127.0.0.1:0", "10.0.0.0/8", "127.0.0.0/8", "eu-central-1a=10.0.1.5", "eu-central-1a="+server, "10.0.2.5", "127.0.0.2", "10.0.3.5", "127.0.0.3")...)
+	p := runRelay(t, options(block[0], append(targets(server), ":2049", "127.0.0.1:0", "10.0.0.0/8", "127.0.0.0/8")...)...)
 	mustTalk(t, connect(t, p.addr()), "hello")
 	if old := blocks(t, recipePage, "default-server check inter 60s fastinter 15s downinter 5s"); len(old) != 1 {
 		t.Error("the page does not start from the configuration that people have")
