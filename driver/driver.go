@@ -142,11 +142,10 @@ type Driver struct {
 	tls     *tlsClients
 	rpc     *sunrpc.Table // nil if the kernel's transports cannot be seen
 
-	life context.Context // ends with Close; for work that outlives a call
-	end  context.CancelFunc
-	work sync.WaitGroup // ends soon after life
-	// stragglers wait in the kernel for a server and end only when it answers.
-	stragglers sync.WaitGroup
+	life       context.Context // ends with Close; for work that outlives a call
+	end        context.CancelFunc
+	work       sync.WaitGroup // ends soon after life
+	stragglers stragglers
 
 	mu          sync.Mutex // guards the following fields; held for moments only
 	fileSystems map[string]*fileSystem
