@@ -1,13 +1,14 @@
 package driver_test
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +19,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/anishathalye/porcupine"
 	"golang.org/x/sys/unix" //nolint:depguard // the standard library has no clock that processes share and nobody sets
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
@@ -34,21 +34,31 @@ type orders struct {
 	Host, Names  int
 	Rounds       int
 	Seed         uint64
-	Deeds        []string // one of them each round
+	Deeds        []string // one of them each round, on one of the names
+	InTurn       bool     // all of them on the first name, then on the next
+	// Server has the shared directory and the leases of exclusive volumes; without one the volumes
+	// are shared.
+	Server netip.AddrPort
+	// Dies is after the start, in whatever the host does then, DiesHolding in the first use of an exclusive
+	// volume that is begun after that time. Zero: never.
+	Dies, DiesHolding time.Duration
 }
+
+func (o orders) mortal() bool { return o.Dies > 0 || o.DiesHolding > 0 }
 
 // deed is one call of a contender, or one use of a volume, as it prints it.
 type deed struct {
 	Host int    `json:"host"`
-	What string `json:"what"` // create, remove, put, look
+	What string `json:"what"` // create, remove, put, look; of exclusive volumes take, give; die
 	Name string `json:"name"`
 	// Token is the file that a put has left in the volume, Seen are those that a look has found.
 	Token string   `json:"token,omitempty"`
 	Seen  []string `json:"seen,omitempty"`
 	// Outcome is "" if it was done, absent if there was no such volume, refused if another host
-	// had the volume in hands, else an error that nobody expects.
+	// had the volume in hands, lost if the host died over it, else an error that nobody expects.
 	Outcome string `json:"outcome,omitempty"`
-	// Called and Returned are times of the machine's monotonic clock, in nanoseconds.
+	// Called and Returned are times of the machine's monotonic clock, in nanoseconds. What has not
+	// returned yet is printed as well.
 	Called   int64 `json:"called"`
 	Returned int64 `json:"returned"`
 }
@@ -56,6 +66,7 @@ type deed struct {
 const (
 	absent  = "absent"
 	refused = "refused"
+	lost    = "lost"
 )
 
 // TestHostsContendForTheSameNames has many processes, each with a driver and a data
@@ -89,7 +100,7 @@ func TestHostsContendForTheSameNames(t *testing.T) {
 			tellOutcomes(t, all)
 			wantLinearizable(t, all)
 			for n := range row.names {
-				wantWhole(t, shared, fmt.Sprint("v", n))
+				wantWhole(t, shared, volumeName(n))
 			}
 		})
 	}
@@ -106,25 +117,47 @@ func runContender(t *testing.T, o orders) []deed {
 	command.Stderr = os.Stderr
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := command.Output()
-	if err != nil {
+	if ended := command.ProcessState; err != nil && (!o.mortal() || ended == nil || ended.ExitCode() >= 0) {
 		t.Errorf("host %d: %v", o.Host, err)
 	}
-	var history []deed
-	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
-		var d deed
-		if err := decoder.Decode(&d); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			t.Errorf("host %d: %v", o.Host, err)
-			break
+	history, open, err := readHistory(string(out))
+	switch end := now(); {
+	case err != nil:
+		t.Errorf("host %d: %v", o.Host, err)
+	case open.What == "die":
+		for name := range o.Names {
+			open.Name, open.Returned = volumeName(name), end
+			history = append(history, open)
 		}
-		history = append(history, d)
-	}
-	if len(history) != o.Rounds {
-		t.Errorf("host %d tells of %d calls, not of %d", o.Host, len(history), o.Rounds)
+	case open.What != "" || len(history) < o.Rounds:
+		t.Errorf("host %d tells of %d calls in %d rounds, the last of them %+v", o.Host, len(history), o.Rounds, open)
 	}
 	return history
 }
+
+// readHistory returns what a contender has done, and what it had begun when it ended. What it was at when
+// it died may yet have been done.
+func readHistory(text string) (history []deed, open deed, err error) {
+	for decoder := json.NewDecoder(strings.NewReader(text)); ; {
+		var d deed
+		switch err := decoder.Decode(&d); {
+		case errors.Is(err, io.EOF):
+			return history, open, nil
+		case err != nil:
+			return history, open, err
+		case d.Returned > 0:
+			history = append(history, d)
+			open = deed{}
+			continue
+		case open.What != "":
+			open.Outcome, open.Returned = lost, math.MaxInt64
+			history = append(history, open)
+		}
+		open = d
+	}
+}
+
+func volumeName(n int) string { return fmt.Sprint("v", n) }
 
 // contend is the main function of a contender.
 func contend(text string) error {
@@ -132,25 +165,26 @@ func contend(text string) error {
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		return err
 	}
-	d, err := startContender(o)
+	c, err := startContender(o)
 	if err != nil {
 		return err
 	}
+	if o.Dies > 0 {
+		time.AfterFunc(o.Dies, c.die)
+	}
+	begun := time.Now()
 	random := rand.New(rand.NewPCG(o.Seed, uint64(o.Host)))
-	encoder := json.NewEncoder(os.Stdout)
 	for round := range o.Rounds {
-		one := deed{
-			Host: o.Host, Name: fmt.Sprint("v", random.IntN(o.Names)), Called: now(),
-			What: o.Deeds[random.IntN(len(o.Deeds))],
+		name, what := random.IntN(o.Names), random.IntN(len(o.Deeds))
+		if o.InTurn {
+			name, what = round/len(o.Deeds), round%len(o.Deeds)
 		}
-		id := fmt.Sprint(o.Host, "-", round)
-		one.Outcome = outcome(d.do(&one, id))
-		one.Returned = now()
-		if err := encoder.Encode(one); err != nil {
+		c.diesHolding = o.DiesHolding > 0 && time.Since(begun) > o.DiesHolding
+		if err := c.round(o.Deeds[what], volumeName(name), fmt.Sprint(o.Host, "-", round)); err != nil {
 			return err
 		}
 	}
-	return d.Close()
+	return c.Close()
 }
 
 // now is the same for all processes. Whoever sets the time of day leaves the order of their calls as it is.
@@ -162,11 +196,16 @@ func now() int64 {
 	return now.Nano()
 }
 
-func startContender(o orders) (contending, error) {
-	c := contending{data: o.Data}
+func startContender(o orders) (*contending, error) {
+	options := hostOptions(o.Shared, o.Data, "")
+	c := &contending{orders: o, out: json.NewEncoder(os.Stdout)}
+	if o.Server.IsValid() {
+		onServer(o.Server, &faults{export: o.Shared})(&options)
+		c.options = opts("access=exclusive")
+	}
+	options.Host = fmt.Sprint("host-", o.Host)
 	var err error
-	c.Driver, err = driver.New(hostOptions(o.Shared, o.Data, fmt.Sprint("host-", o.Host)), silence())
-	if err == nil {
+	if c.Driver, err = driver.New(options, silence()); err == nil {
 		c.Start()
 	}
 	return c, err
@@ -175,30 +214,72 @@ func startContender(o orders) (contending, error) {
 // contending is a contender's driver.
 type contending struct {
 	*driver.Driver
-	data string
+	orders
+	options     map[string]string // of what it creates
+	diesHolding bool              // in this round
+
+	mu  sync.Mutex // guards the following field
+	out *json.Encoder
 }
 
-func (c contending) do(one *deed, id string) error {
+// die tells the time and ends the process; nothing is told after it.
+func (c *contending) die() {
+	c.mu.Lock()
+	_ = c.out.Encode(deed{Host: c.Host, What: "die", Called: now()})
+	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+}
+
+// tell prints that a deed is begun, and how it ended.
+func (c *contending) tell(one deed, call func(*deed) error) (outcomeOf string, err error) {
+	one.Host, one.Called = c.Host, now()
+	if err := c.print(one); err != nil {
+		return "", err
+	}
+	one.Outcome = outcome(call(&one))
+	one.Returned = now()
+	return one.Outcome, c.print(one)
+}
+
+func (c *contending) print(one deed) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.out.Encode(one)
+}
+
+func (c *contending) round(what, name, id string) error {
+	if what == "hold" {
+		return c.hold(name, id)
+	}
+	_, err := c.tell(deed{What: what, Name: name}, func(one *deed) error { return c.do(one, id) })
+	return err
+}
+
+func (c *contending) do(one *deed, id string) error {
 	ctx := context.Background()
 	switch one.What {
 	case "create":
-		return c.Create(ctx, one.Name, nil)
+		return c.Create(ctx, one.Name, c.options)
 	case "remove":
 		return c.Remove(ctx, one.Name)
 	}
-	point := filepath.Join(c.data, "volumes", one.Name)
 	if err := c.Mount(ctx, one.Name, id, func(string) error { return nil }); err != nil {
 		return err
 	}
-	var err error
+	err := c.use(one, id)
+	if unmountErr := c.Unmount(one.Name, id); unmountErr != nil {
+		return unmountErr
+	}
+	return err
+}
+
+// use is what a container does with a volume.
+func (c *contending) use(one *deed, id string) (err error) {
+	point := filepath.Join(c.Data, "volumes", one.Name)
 	if one.What == "put" {
 		one.Token = id
 		err = os.WriteFile(filepath.Join(point, id), nil, 0o600)
 	} else {
 		one.Seen, err = filesIn(point)
-	}
-	if unmountErr := c.Unmount(one.Name, id); unmountErr != nil {
-		return unmountErr
 	}
 	if err != nil {
 		return fmt.Errorf("in the container: %w", err)
@@ -225,7 +306,7 @@ func outcome(err error) string {
 	}
 	for _, words := range []string{
 		"is being removed", "is gone", "another host may have removed it", "finish its removal first",
-		"uses it", "removed it meanwhile", "has made it meanwhile", "has changed it meanwhile", "had it stay",
+		"uses it", "has it for itself", "removed it meanwhile", "has made it meanwhile", "has changed it meanwhile", "had it stay",
 	} {
 		if strings.Contains(err.Error(), words) {
 			return refused
@@ -239,82 +320,11 @@ func tellOutcomes(t *testing.T, all []deed) {
 	counted := map[string]int{}
 	for _, d := range all {
 		counted[strings.TrimSpace(d.What+" "+d.Outcome)]++
-		if d.Outcome != "" && d.Outcome != refused && (d.Outcome != absent || d.What == "create" || d.What == "remove") {
+		if d.Outcome != "" && d.Outcome != refused && d.Outcome != lost && (d.Outcome != absent || d.What == "create" || d.What == "remove") {
 			t.Errorf("%s of %s on host %d: %s", d.What, d.Name, d.Host, d.Outcome)
 		}
 	}
 	t.Log(counted)
-}
-
-// volumeModel is a volume as Docker's users see it: it is there, with files, or it is not.
-var volumeModel = porcupine.Model{
-	Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
-		byName := map[string][]porcupine.Operation{}
-		for _, o := range history {
-			name := o.Input.(deed).Name
-			byName[name] = append(byName[name], o)
-		}
-		var all [][]porcupine.Operation
-		for _, one := range byName {
-			all = append(all, one)
-		}
-		return all
-	},
-	Init: func() any { return noVolume },
-	Step: func(state, input, _ any) (bool, any) { return step(state.(string), input.(deed)) },
-	DescribeOperation: func(input, _ any) string {
-		d := input.(deed)
-		return fmt.Sprint(d.What, " ", d.Token, d.Seen, " ", d.Outcome)
-	},
-}
-
-// A state is the volume's files, each with a space behind it, or noVolume.
-const noVolume = "none"
-
-func step(state string, d deed) (possible bool, next string) {
-	switch {
-	case d.Outcome == absent:
-		return state == noVolume, state
-	case d.Outcome != "":
-		return true, state
-	case d.What == "create" && state == noVolume:
-		return true, ""
-	case d.What == "create":
-		return true, state
-	case d.What == "remove":
-		return true, noVolume
-	case state == noVolume:
-		return false, state
-	case d.What == "put":
-		files := append(strings.Fields(state), d.Token)
-		slices.Sort(files)
-		return true, strings.Join(files, " ") + " "
-	default:
-		return slices.Equal(strings.Fields(state), d.Seen), state
-	}
-}
-
-func wantLinearizable(t *testing.T, all []deed) {
-	t.Helper()
-	var history []porcupine.Operation
-	for _, d := range all {
-		history = append(history, porcupine.Operation{ClientId: d.Host, Input: d, Call: d.Called, Return: d.Returned})
-	}
-	switch result, info := porcupine.CheckOperationsVerbose(volumeModel, history, 5*time.Minute); result {
-	case porcupine.Ok:
-	case porcupine.Unknown:
-		t.Error("no answer within 5 minutes whether the calls were linearizable")
-	case porcupine.Illegal:
-		page, err := os.Create(filepath.Join(t.ArtifactDir(), "contenders.html"))
-		if err == nil {
-			err = errors.Join(porcupine.Visualize(volumeModel, info, page), page.Close())
-		}
-		slices.SortFunc(all, func(a, b deed) int { return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.Called, b.Called)) })
-		for _, d := range all {
-			t.Logf("%+v", d)
-		}
-		t.Errorf("no order of the calls shows what they have shown: %v; see %s", err, page.Name())
-	}
 }
 
 // wantWhole checks that a volume on which nobody is at work has a record that says so and a
@@ -338,33 +348,5 @@ func wantWhole(t *testing.T, shared, name string) {
 	}
 	if record.State != "ready" || !record.Made || !dir {
 		t.Errorf("%s has a directory: %v, and this record: %s", name, dir, text)
-	}
-}
-
-// TestTheModelOfAVolume shows that the model that judges the contenders can say no.
-func TestTheModelOfAVolume(t *testing.T) {
-	for _, row := range []struct {
-		name    string
-		history []deed
-		want    porcupine.CheckResult
-	}{
-		{"a file is there after it was put", []deed{{What: "create"}, {What: "put", Token: "a"}, {What: "look", Seen: []string{"a"}}}, porcupine.Ok},
-		{"a file is lost", []deed{{What: "create"}, {What: "put", Token: "a"}, {What: "look"}}, porcupine.Illegal},
-		{"a file comes back", []deed{{What: "create"}, {What: "put", Token: "a"}, {What: "remove"}, {What: "create"}, {What: "look", Seen: []string{"a"}}}, porcupine.Illegal},
-		{"a volume is lost", []deed{{What: "create"}, {What: "look", Outcome: absent}}, porcupine.Illegal},
-		{"a volume comes from nowhere", []deed{{What: "put", Token: "a"}}, porcupine.Illegal},
-		{"a volume comes back", []deed{{What: "create"}, {What: "remove"}, {What: "look"}}, porcupine.Illegal},
-		{"a refusal changes nothing", []deed{{What: "create"}, {What: "remove", Outcome: refused}, {What: "look"}}, porcupine.Ok},
-	} {
-		t.Run(row.name, func(t *testing.T) {
-			var history []porcupine.Operation
-			for n, d := range row.history {
-				d.Name = "data"
-				history = append(history, porcupine.Operation{Input: d, Call: int64(2 * n), Return: int64(2*n + 1)})
-			}
-			if got, _ := porcupine.CheckOperationsVerbose(volumeModel, history, time.Minute); got != row.want {
-				t.Errorf("the model says %s", got)
-			}
-		})
 	}
 }
