@@ -70,23 +70,45 @@ func (s *service) stop() error {
 	return s.command.Wait()
 }
 
-// signal sends the plugin's process and its worker, which is in a process group of its own, a signal.
+// signal sends the plugin's processes a signal.
 func (s *service) signal(signal syscall.Signal) error {
-	pid := s.command.Process.Pid
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	processes, err := s.processes()
 	if err != nil {
 		return err
 	}
-	for child := range strings.FieldsSeq(string(children)) {
-		worker, err := strconv.Atoi(child)
-		if err != nil {
-			return err
-		}
-		if err := syscall.Kill(worker, signal); err != nil {
+	for _, pid := range processes {
+		if err := syscall.Kill(pid, signal); err != nil {
 			return err
 		}
 	}
-	return s.command.Process.Signal(signal)
+	return nil
+}
+
+// processes are the plugin's: the worker, which is in a process group of its own, and its parent.
+func (s *service) processes() ([]int, error) {
+	pid := s.command.Process.Pid
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // by the thread that forked
+	if err != nil {
+		return nil, err
+	}
+	var all []int
+	for _, list := range lists {
+		children, err := os.ReadFile(list)
+		if err != nil {
+			return nil, err
+		}
+		for child := range strings.FieldsSeq(string(children)) {
+			worker, err := strconv.Atoi(child)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, worker)
+		}
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("process %d has no worker", pid)
+	}
+	return append(all, pid), nil
 }
 
 // call asks the plugin as Docker does.

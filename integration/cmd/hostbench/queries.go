@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -87,18 +86,9 @@ func memory(c config) (any, error) {
 		return nil, err
 	}
 	time.Sleep(10 * time.Second)
-	pid := s.command.Process.Pid
-	processes := []string{strconv.Itoa(pid)}
-	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // by the thread that forked
+	processes, err := s.processes()
 	if err != nil {
 		return nil, err
-	}
-	for _, list := range lists {
-		children, err := os.ReadFile(list)
-		if err != nil {
-			return nil, err
-		}
-		processes = append(processes, strings.Fields(string(children))...)
 	}
 	total := 0.0
 	for _, process := range processes {
@@ -111,8 +101,8 @@ func memory(c config) (any, error) {
 	return map[string]float64{"MiB": total}, nil
 }
 
-func resident(pid string) (mib float64, err error) {
-	maps, err := os.ReadFile("/proc/" + pid + "/smaps_rollup")
+func resident(pid int) (mib float64, err error) {
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 	if err != nil {
 		return 0, err
 	}
@@ -122,5 +112,5 @@ func resident(pid string) (mib float64, err error) {
 			return kib / 1024, err
 		}
 	}
-	return 0, fmt.Errorf("no Pss of process %s", pid)
+	return 0, fmt.Errorf("no Pss of process %d", pid)
 }
