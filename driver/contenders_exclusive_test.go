@@ -43,7 +43,7 @@ func TestHostsContendForLeases(t *testing.T) {
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			server := leaseServer(t)
+			server, _ := leaseServer(t)
 			shared, seed := t.TempDir(), uint64(time.Now().UnixNano())
 			t.Logf("seed %d", seed)
 			run := func(n, rounds int, o orders) []deed {
@@ -80,11 +80,11 @@ func TestHostsContendForLeases(t *testing.T) {
 }
 
 // leaseServer is a server that forgets NFS clients when it is told to.
-func leaseServer(t *testing.T) netip.AddrPort {
+func leaseServer(t *testing.T) (netip.AddrPort, *sessiontest.Server) {
 	t.Helper()
 	mounttest.Loopback(t)
 	sessions := sessiontest.New()
-	return proxytest.Serve(t, func(conn *net.TCPConn) { sessions.Serve(t, conn) }).Addr
+	return proxytest.Serve(t, func(conn *net.TCPConn) { sessions.Serve(t, conn) }).Addr, sessions
 }
 
 // detachAll takes away what a host that died has left mounted.

@@ -145,6 +145,12 @@ func (f *fileSystem) createOnce(ctx context.Context, name string, w wanted) erro
 	if err != nil && f.preferAsked(err) {
 		a, err = withCatalog(ctx, f, agree)
 	}
+	if errors.Is(err, errLeased) { // of a removal that it has to finish first
+		if err := f.freeLease(ctx, name); err != nil {
+			return err
+		}
+		a, err = withCatalog(ctx, f, agree)
+	}
 	if err != nil {
 		return err
 	}

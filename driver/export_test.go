@@ -52,6 +52,11 @@ func (d *Driver) LateRemoval(ctx context.Context, name string) (goOn func() erro
 	}
 }
 
+// RemoveLate is what a removal does after its look at who uses the volume.
+func (d *Driver) RemoveLate(ctx context.Context, name string) error {
+	return d.home().removeUnused(ctx, name)
+}
+
 // LookSlowly looks at the other hosts' entries, and has something happen before what it found counts.
 func (d *Driver) LookSlowly(ctx context.Context, meanwhile func()) error {
 	p := d.home().presence

@@ -35,14 +35,7 @@ func (d *Driver) remove(ctx context.Context, name string) error {
 		if err := f.presence.awaitFree(ctx, name); err != nil {
 			return err
 		}
-		d.stopIdle(name)
-		if err := d.detach(name, true); err != nil {
-			return err
-		}
-		if err := f.freeLease(ctx, name); err != nil {
-			return err
-		}
-		return f.remove(ctx, name)
+		return f.removeUnused(ctx, name)
 	})
 	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
 		return err
@@ -51,35 +44,80 @@ func (d *Driver) remove(ctx context.Context, name string) error {
 	return d.unlearn(name)
 }
 
-// freeLease takes the lease of a volume that is about to be removed from whoever has it still:
-// nobody alive, as the hosts' entries say. A host that was paused for long must find its NFS client
-// evicted, and not write into what the trash gives back.
+// removeUnused removes a volume that no other host used a moment ago. One that uses it by now is found when
+// the record says "removing": until then nothing is taken from anybody.
+func (f *fileSystem) removeUnused(ctx context.Context, name string) error {
+	f.d.stopIdle(name)
+	if err := f.d.detach(name, true); err != nil {
+		return err
+	}
+	if err := f.giveLeaseBack(ctx, name); err != nil {
+		return err
+	}
+	return f.remove(ctx, name)
+}
+
+// giveLeaseBack waits until this host has no lease of a volume any more that no container here uses.
+func (f *fileSystem) giveLeaseBack(ctx context.Context, name string) error {
+	h := f.holdingOf(name)
+	if h == nil {
+		return nil
+	}
+	if busy := h.transport.attempting(); busy != nil {
+		select { // here, because it is this call that has the volume's turn
+		case <-busy:
+		case <-ctx.Done():
+			return fmt.Errorf("its mount is still being tried: %w", ctx.Err())
+		}
+	}
+	f.beginLeave(h)
+	select {
+	case <-h.left:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("its lease is still being given back: %w", ctx.Err())
+	}
+}
+
+// errLeased reports a removal that is under way while some host has the volume's lease still.
+var errLeased = errors.New("a host has its lease still")
+
+// isLeased tells whether some host has a volume's lease still.
+func (f *fileSystem) isLeased(c *catalog.Catalog, record catalog.Record) (bool, error) {
+	if !f.isFenced(record) {
+		return false, nil
+	}
+	name, err := c.Lease(record.LeaseKey())
+	if errors.Is(err, catalog.ErrNotFound) {
+		return false, nil // nobody ever had it
+	}
+	if err != nil {
+		return false, err
+	}
+	entry, err := lease.Parse(name)
+	if err != nil {
+		return false, fmt.Errorf("%w: its lease: %w", catalog.ErrDamaged, err)
+	}
+	return !entry.Free(), nil
+}
+
+// freeLease takes the lease of a volume that is being removed from whoever has it still: nobody alive,
+// as the hosts' entries say, and nobody who could come. A host that was paused for long must find its
+// NFS client evicted, and not write into what the trash gives back.
 func (f *fileSystem) freeLease(ctx context.Context, name string) error {
 	record, err := f.record(ctx, name)
 	if isAboutRecord(err) {
 		return nil // its removal says that
 	}
-	if err != nil || !f.isFenced(record) {
+	if err != nil {
 		return err
 	}
-	if h := f.holdingOf(name); h != nil {
-		if busy := h.transport.attempting(); busy != nil {
-			select { // here, because it is this call that has the volume's turn
-			case <-busy:
-			case <-ctx.Done():
-				return fmt.Errorf("its mount is still being tried: %w", ctx.Err())
-			}
-		}
-		f.beginLeave(h)
-		select {
-		case <-h.left:
-		case <-ctx.Done():
-			return fmt.Errorf("its lease is still being given back: %w", ctx.Err())
-		}
+	if err := f.giveLeaseBack(ctx, name); err != nil {
+		return err
 	}
 	_, err = f.leases.Preempt(ctx, record.LeaseKey())
 	if errors.Is(err, lease.ErrNone) {
-		return nil // nobody ever had it
+		return nil // another host has ended the removal
 	}
 	return err
 }
@@ -93,14 +131,7 @@ func isAboutRecord(err error) bool {
 // remove removes record, data, the pointer at home, and the access point that was made for the
 // volume. AWS is asked in between, not while the file system waits for an answer.
 func (f *fileSystem) remove(ctx context.Context, name string) error {
-	left, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (left leftover, err error) {
-		for range removeAttempts {
-			if left, err = f.removeData(ctx, c, name); !errors.Is(err, catalog.ErrChanged) {
-				return left, err
-			}
-		}
-		return left, conflict{err}
-	})
+	left, err := f.removeInTries(ctx, name)
 	if err != nil && !errors.Is(err, catalog.ErrNotFound) {
 		return err
 	}
@@ -115,8 +146,26 @@ func (f *fileSystem) remove(ctx context.Context, name string) error {
 	return errors.Join(err, f.unpoint(ctx, name))
 }
 
-// removeAttempts is how often a removal begins anew because another host changed the volume at the same moment.
-const removeAttempts = 3
+// removeAttempts is how often a removal begins anew because another host changed the volume at the same moment,
+// or because a lease had to be taken first, which is a question to servers and none to the catalogue.
+const removeAttempts = 4
+
+func (f *fileSystem) removeInTries(ctx context.Context, name string) (left leftover, err error) {
+	for range removeAttempts {
+		left, err = withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (leftover, error) {
+			return f.removeData(ctx, c, name)
+		})
+		switch {
+		case errors.Is(err, errLeased):
+			if err := f.freeLease(ctx, name); err != nil {
+				return left, err
+			}
+		case !errors.Is(err, catalog.ErrChanged):
+			return left, err
+		}
+	}
+	return left, conflict{err}
+}
 
 // leftover is what is still to be done for a removal.
 type leftover struct {
@@ -197,7 +246,7 @@ func beginRemoving(c *catalog.Catalog, before catalog.Record) (catalog.Record, e
 
 // finishRemoving takes a record that says "removing" to its end, on whichever host; several may be at it.
 // If the volume is used, which the caller has asked, or its data may not or cannot leave, the record says "ready" again
-// and the volume is as it was.
+// and the volume is as it was. It fails with [errLeased] if a lease has to be freed first.
 func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record, used error) error {
 	verdict, refused := f.judgeRemoval(c, record, used)
 	if refused != nil && !isDefinite(refused) {
@@ -233,6 +282,9 @@ func (f *fileSystem) finishRemoving(c *catalog.Catalog, record catalog.Record, u
 func (f *fileSystem) judgeRemoval(c *catalog.Catalog, record catalog.Record, used error) (catalog.Verdict, error) {
 	if used != nil {
 		return catalog.Stays, used
+	}
+	if leased, err := f.isLeased(c, record); err != nil || leased {
+		return catalog.Stays, cmp.Or(err, errLeased)
 	}
 	if stays(record) {
 		return catalog.Keeps, nil
