@@ -52,6 +52,15 @@ func (d *Driver) LateRemoval(ctx context.Context, name string) (goOn func() erro
 	}
 }
 
+// RemovalLeftBehind is what the server is still asked when a removal was given up while it was silent.
+func (d *Driver) RemovalLeftBehind(ctx context.Context, name string) error {
+	f := d.home()
+	_, err := withCatalog(ctx, f, func(ctx context.Context, c *catalog.Catalog, _ *session) (leftover, error) {
+		return f.removeData(ctx, c, name)
+	})
+	return err
+}
+
 // RemoveLate is what a removal does after its look at who uses the volume.
 func (d *Driver) RemoveLate(ctx context.Context, name string) error {
 	return d.home().removeUnused(ctx, name)

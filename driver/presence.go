@@ -197,16 +197,34 @@ func isUnwritable(err error) bool {
 		errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// withdraw tells the other hosts, some time later, that a volume is not used here any more. The
-// caller has the volume's turn.
-func (p *presence) withdraw(name string) (change uint64, changed bool) {
+// withdraw has what is written from now on say that a volume is not used here any more. It returns the
+// change with which that comes, and whether the others are still to be told. The caller has the volume's turn.
+func (p *presence) withdraw(name string) (change uint64, due bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, changed = p.used[name]; changed {
+	_, due = p.told[name]
+	if _, used := p.used[name]; used {
 		delete(p.used, name)
 		p.changes++
+		due = true
 	}
-	return p.changes, changed
+	return p.changes, due
+}
+
+// cease forgets a use that was left over here. What is written next says so to the other hosts.
+func (p *presence) cease(name string) {
+	p.mu.Lock()
+	p.begin() // or it would come back with that
+	p.mu.Unlock()
+	p.withdraw(name)
+}
+
+// uses tells whether a volume is used here, or about to be.
+func (p *presence) uses(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, used := p.used[name]
+	return used
 }
 
 // renew has the other hosts see that this one is there, and writes what could not be written.
@@ -310,8 +328,8 @@ func (d *Driver) withdraw(ctx context.Context, name string) {
 		if f.holdingOf(name) != nil {
 			continue // its lease is given back first
 		}
-		change, changed := f.presence.withdraw(name)
-		if !changed {
+		change, due := f.presence.withdraw(name)
+		if !due {
 			continue
 		}
 		if err := f.presence.tell(ctx, change); err != nil && ctx.Err() == nil {

@@ -54,6 +54,7 @@ func (f *fileSystem) removeUnused(ctx context.Context, name string) error {
 	if err := f.giveLeaseBack(ctx, name); err != nil {
 		return err
 	}
+	f.presence.cease(name)
 	return f.remove(ctx, name)
 }
 
@@ -220,7 +221,16 @@ func (f *fileSystem) removeData(ctx context.Context, c *catalog.Catalog, name st
 		left.record = record
 	}
 	left.condemned = record.Options.Remove == catalog.RemoveDelete && !stays(record)
-	return left, f.finishRemoving(c, record, f.presence.refuseUsed(c, name))
+	return left, f.finishRemoving(c, record, f.refuseTaking(c, name))
+}
+
+// refuseTaking refuses to remove what is used on another host, or on this one since the removal began: a call that
+// was given up while the server was silent has the volume's turn no more when it is answered.
+func (f *fileSystem) refuseTaking(c *catalog.Catalog, name string) error {
+	if f.presence.uses(name) {
+		return conflict{errors.New("it is being mounted on this host: stop its containers first")}
+	}
+	return f.presence.refuseUsed(c, name)
 }
 
 // stays tells whether a volume's directory is to stay where it is, whatever else is there.

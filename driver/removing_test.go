@@ -219,6 +219,25 @@ func TestCreateRemovesNoVolumeThatItsOwnContainersUse(t *testing.T) {
 	h.unmount("data", "2")
 }
 
+// A removal that Docker gave up while the server was silent goes on when that answers: not under a container that
+// was started meanwhile.
+func TestRemovalLeftBehindLeavesWhatIsMountedMeanwhile(t *testing.T) {
+	shared := t.TempDir()
+	h := newHost(t, shared)
+	h.create("data")
+	h.mount("data", "1")
+	h.write("data", "file", "rows")
+	if err := h.RemovalLeftBehind(t.Context(), "data"); err == nil || !strings.Contains(err.Error(), "is being mounted on this host") {
+		t.Errorf("the removal says %v", err)
+	}
+	h.wantFile("data", "file", "rows")
+	if got := trash(t, shared); len(got) > 0 {
+		t.Errorf("trash %v", got)
+	}
+	h.unmount("data", "1")
+	h.remove("data")
+}
+
 // TestHostsAtOneRemovalAgree has one host begin a removal and decide how it ends, and another one, which sees
 // the opposite, come upon it.
 func TestHostsAtOneRemovalAgree(t *testing.T) {
