@@ -235,7 +235,7 @@ func (f *fileSystem) agree(ctx context.Context, c *catalog.Catalog, s *session, 
 	}
 	if fresh && err == nil {
 		if err = refuseLeaving(c, record); err != nil {
-			err = errors.Join(err, c.Drop(name))
+			err = errors.Join(err, c.DropIf(name, record.Same))
 		}
 	}
 	if fresh && err == nil && record.State == catalog.Ready {

@@ -411,14 +411,7 @@ func (f *fileSystem) unpoint(ctx context.Context, name string) error {
 		return nil
 	}
 	_, err := withCatalog(ctx, home, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
-		record, err := c.Lookup(name)
-		if errors.Is(err, catalog.ErrNotFound) || err == nil && record.FileSystem != f.spec.String() {
-			return struct{}{}, nil
-		}
-		if err != nil {
-			return struct{}{}, err
-		}
-		return struct{}{}, c.Drop(name)
+		return struct{}{}, c.DropIf(name, func(record catalog.Record) bool { return record.FileSystem == f.spec.String() })
 	})
 	return err
 }

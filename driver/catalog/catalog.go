@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -178,7 +179,7 @@ func (c *Catalog) LookupAgain(name string, before Found) (Found, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return Found{}, ErrNotFound
-	case errors.Is(err, tree.ErrSymlink), errors.Is(err, tree.ErrTooLarge), errors.Is(err, tree.ErrNotRegular):
+	case isNoRecord(err):
 		return Found{}, fmt.Errorf("%w: %w", ErrDamaged, err)
 	case err != nil:
 		return Found{}, err
@@ -261,18 +262,6 @@ func (c *Catalog) Replace(before, record Record) error {
 	return c.dirs[volumesDir].Sync()
 }
 
-// Drop removes a record; one that is not there is no error.
-func (c *Catalog) Drop(name string) error {
-	record, lookupErr := c.Lookup(name)
-	if err := c.dirs[volumesDir].Unlink(name + suffix); err != nil {
-		return err
-	}
-	if err := c.dirs[volumesDir].Sync(); err != nil || lookupErr != nil {
-		return err // the mark of what cannot be read stays, and is nobody's
-	}
-	return c.unclaim(record)
-}
-
 // DropRemoved removes the record of a volume whose data has left, unless
 // another host has done that and the name means another volume by now. A Create that was
 // under way elsewhere may have written "ready" over "removing": without a directory there is
@@ -318,12 +307,7 @@ func (c *Catalog) dropTaken(taken, name string, meant func(Record) bool) error {
 	}
 	current, err := parseRecord(name, data)
 	if err != nil || !meant(current) {
-		// By a link: if there is a new one again, that one is in use.
-		err := tmp.Link(taken, volumes, name+suffix)
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		return errors.Join(tmp.Unlink(taken), volumes.Sync())
+		return c.putBack(tmp, taken, name)
 	}
 	if err := errors.Join(tmp.Unlink(taken), volumes.Sync()); err != nil {
 		return err
@@ -331,11 +315,36 @@ func (c *Catalog) dropTaken(taken, name string, meant func(Record) bool) error {
 	return c.unclaim(current)
 }
 
-// SetAside moves a damaged record out of the way, keeps its bytes in the
-// catalogue, and returns the name they have there.
+// SetAside moves a damaged record out of the way, keeps its bytes in the catalogue, and returns the name they
+// have there. It fails with [ErrChanged] if another host has put a record there that is not damaged.
 func (c *Catalog) SetAside(name string) (string, error) {
-	aside := name + suffix + ".damaged-" + rand.Text()[:8]
-	return volumesDir + "/" + aside, c.dirs[volumesDir].Rename(name+suffix, c.dirs[volumesDir], aside)
+	volumes, aside := c.dirs[volumesDir], name+suffix+".damaged-"+rand.Text()[:8]
+	if err := volumes.Rename(name+suffix, volumes, aside); err != nil {
+		return "", err
+	}
+	data, err := volumes.ReadFile(aside)
+	if err == nil {
+		_, err = parseRecord(name, data)
+	}
+	if isNoRecord(err) {
+		return volumesDir + "/" + aside, nil
+	}
+	return "", errors.Join(cmp.Or(err, ErrChanged), c.putBack(volumes, aside, name))
+}
+
+// isNoRecord tells whether that is why what has a record's name can never be read as one.
+func isNoRecord(err error) bool {
+	return errors.Is(err, ErrDamaged) || errors.Is(err, tree.ErrSymlink) || errors.Is(err, tree.ErrTooLarge) || errors.Is(err, tree.ErrNotRegular)
+}
+
+// putBack gives a record that was taken by mistake its name again. By a link: if there is a new one of that name,
+// that one is in use.
+func (c *Catalog) putBack(from *tree.Dir, taken, name string) error {
+	volumes := c.dirs[volumesDir]
+	if err := from.Link(taken, volumes, name+suffix); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return errors.Join(from.Unlink(taken), volumes.Sync())
 }
 
 // place writes data under a temporary name and lets put move or link it to

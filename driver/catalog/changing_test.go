@@ -305,6 +305,17 @@ func TestSetAside(t *testing.T) {
 			t.Errorf("kept %q", got)
 		}
 	})
+	t.Run("leaves a record that another host has put in the damaged one's place", func(t *testing.T) {
+		root := t.TempDir()
+		c := open(t, root)
+		add(t, c, record("data"))
+		before := listing(t, root)
+		_, err := c.SetAside("data")
+		wantError(t, err, catalog.ErrChanged)
+		if after := listing(t, root); after != before {
+			t.Errorf("before:\n%s\nafter:\n%s", before, after)
+		}
+	})
 	t.Run("of what is not there is an error", func(t *testing.T) {
 		_, err := open(t, t.TempDir()).SetAside("data")
 		wantError(t, err, fs.ErrNotExist)

@@ -11,6 +11,11 @@ func ParseHost(id string, data []byte) (Host, error) { return parseHost(id, data
 // Encode is encode, for the fuzz test.
 func (r Record) Encode() ([]byte, error) { return r.encode() }
 
+// Drop removes whatever record has the name.
+func (c *Catalog) Drop(name string) error {
+	return c.DropIf(name, func(Record) bool { return true })
+}
+
 // UndoWrongMove is undoWrongMove: the moment between the look and the move cannot be
 // had from outside.
 func UndoWrongMove(entry, parent *tree.Dir, name string, inode uint64) (wrong uint64, err error) {
