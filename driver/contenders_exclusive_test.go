@@ -70,7 +70,7 @@ func TestHostsContendForLeases(t *testing.T) {
 				}
 			}
 			history := slices.Concat(append(histories, last)...)
-			tellOutcomes(t, history)
+			tellOutcomes(t, history, []string{"create", "take", "put", "look", "give"})
 			wantLinearizable(t, history)
 			for n := range row.names {
 				wantWhole(t, shared, volumeName(n))

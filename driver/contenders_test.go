@@ -97,7 +97,7 @@ func TestHostsContendForTheSameNames(t *testing.T) {
 			}
 			group.Wait()
 			all := slices.Concat(histories...)
-			tellOutcomes(t, all)
+			tellOutcomes(t, all, row.deeds)
 			wantLinearizable(t, all)
 			for n := range row.names {
 				wantWhole(t, shared, volumeName(n))
@@ -315,7 +315,8 @@ func outcome(err error) string {
 	return err.Error()
 }
 
-func tellOutcomes(t *testing.T, all []deed) {
+// tellOutcomes fails if nothing of a kind that is to work was done: where all is refused, nothing is shown.
+func tellOutcomes(t *testing.T, all []deed, toWork []string) {
 	t.Helper()
 	counted := map[string]int{}
 	for _, d := range all {
@@ -325,6 +326,11 @@ func tellOutcomes(t *testing.T, all []deed) {
 		}
 	}
 	t.Log(counted)
+	for _, what := range toWork {
+		if counted[what] == 0 {
+			t.Errorf("no %s was done", what)
+		}
+	}
 }
 
 // wantWhole checks that a volume on which nobody is at work has a record that says so and a

@@ -104,6 +104,38 @@ func (e *exclusive) takeover(one *siteHost, atMost time.Duration) {
 	e.writes(one)
 }
 
+// contend has a host ask for the volume again and again, and be refused each time, until the result is called.
+func (e *exclusive) contend(one *siteHost) (stop func()) {
+	t, ctx, refused := e.t, e.t.Context(), 0
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-ended:
+				return
+			default:
+			}
+			switch _, err := one.h.Run(ctx, "docker rm -f writer >/dev/null 2>&1; "+e.start(one)); {
+			case err == nil:
+				t.Errorf("%s has got the volume meanwhile", one.h.Name())
+				return
+			case strings.Contains(err.Error(), "has it for itself"):
+				refused++
+			default:
+				t.Errorf("%s is told %v", one.h.Name(), err)
+			}
+		}
+	}()
+	return func() {
+		close(ended)
+		if <-done; refused == 0 {
+			t.Error("nobody was refused meanwhile")
+		}
+		one.sh("docker rm -f writer >/dev/null")
+	}
+}
+
 // leaseTerm is how long a host has to be silent until its lease can be taken (docs/exclusive.md).
 const leaseTerm = 15 * time.Second
 
@@ -217,11 +249,14 @@ func (e *exclusive) holder() string {
 	return fields[len(fields)-1]
 }
 
-// TestExclusiveVolumeKeepsItsHost has what must not cost a host its lease.
+// TestExclusiveVolumeKeepsItsHost has what must not cost a host its lease, though another one asks for it all the
+// time.
 func TestExclusiveVolumeKeepsItsHost(t *testing.T) {
 	e := newExclusive(t, "keeps")
 	a := e.hosts[0]
 	a.sh(e.start(a))
+	e.writes(a)
+	stop := e.contend(e.hosts[1])
 	for _, row := range []struct {
 		name string
 		do   func()
@@ -244,6 +279,7 @@ func TestExclusiveVolumeKeepsItsHost(t *testing.T) {
 			}
 		})
 	}
+	stop()
 	// Nothing is counted any more after the plugin was disabled: the kernel's client tells.
 	a.sh("docker rm -f writer >/dev/null")
 	e.takeover(e.hosts[1], slowHost)

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -115,6 +116,8 @@ type database struct {
 	*swarm
 	task
 
+	journaling string // the container that writes the journal
+
 	mu        sync.Mutex // guards committed
 	committed map[int]bool
 }
@@ -153,6 +156,7 @@ func (d *database) lose(one loss, round int, long bool) time.Duration {
 	d.await(old, away, one.stays)
 	took := time.Since(begun)
 	writes()
+	d.journal() // while the old node is away: what it had still to write comes after this
 	if long {
 		time.Sleep(time.Until(begun.Add(one.atLeast)))
 	}
@@ -182,12 +186,10 @@ func (d *database) await(old task, away *siteHost, stays bool) {
 	})
 }
 
-// load has the data base busy, and every container that it runs in append to a journal beside its
-// data. The returned function ends it.
+// load has the data base busy. The returned function ends it.
 func (d *database) load(round int) (end func()) {
 	d.t.Helper()
-	const data = "/var/lib/postgresql/data"
-	d.on.sh(fmt.Sprintf(`docker exec -d %s sh -c 'while echo "%[1]s x" >>%s/journal; do sleep 0.1; done'`, d.container, data))
+	d.journal()
 	d.on.sh("docker exec -d " + d.container + " pgbench -h 127.0.0.1 -U postgres -n -c 2 -T 3600 postgres")
 	first := round * 1_000_000
 	line := fmt.Sprintf(`docker exec %s sh -c "seq %d %d | sed 's/.*/INSERT INTO acknowledged VALUES (&) RETURNING n;/' | %s"`,
@@ -201,6 +203,18 @@ func (d *database) load(round int) (end func()) {
 	}()
 	d.eventually(time.Minute, "it acknowledges writes", func() bool { return d.acknowledged() > before+5 })
 	return func() { cancel(); <-ended }
+}
+
+// journal has the container that the data base runs in append to a journal beside its data, until it ends, and
+// waits for the first line.
+func (d *database) journal() {
+	d.t.Helper()
+	if d.journaling == d.container {
+		return
+	}
+	d.on.sh(fmt.Sprintf(`docker exec -d %s sh -c 'while echo "%[1]s x" >>/var/lib/postgresql/data/journal; do sleep 0.1; done'`, d.container))
+	d.eventually(time.Minute, "it writes the journal", func() bool { return slices.Contains(d.writers(), d.container) })
+	d.journaling = d.container
 }
 
 func (d *database) acknowledged() int {
@@ -260,25 +274,35 @@ func (d *database) check(old task) {
 // oneAtATime checks that no container has appended to the journal after another one had.
 func (d *database) oneAtATime(old task) {
 	d.t.Helper()
+	writers := d.writers()
+	for i, writer := range writers {
+		if slices.Contains(writers[:i], writer) {
+			d.t.Errorf("container %s has written after another one had", writer)
+		}
+	}
+	if !slices.Contains(writers, old.container) || !slices.Contains(writers, d.container) {
+		d.t.Errorf("the containers that the data base ran in are not among the journal's writers %q", writers)
+	}
+}
+
+// writers are the containers that have appended to the journal, in their order, one that came again once more.
+func (d *database) writers() (writers []string) {
+	d.t.Helper()
 	journal, err := os.Open(filepath.Join(d.lab.Server.Dir("/export"), "app_pgdata", "journal"))
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
 		d.t.Fatal(err)
 	}
 	defer journal.Close()
-	var writers []string
 	for lines := bufio.NewScanner(journal); lines.Scan(); {
 		writer, _, whole := strings.Cut(lines.Text(), " ")
 		if !whole {
 			d.t.Errorf("the journal has the line %q", lines.Text())
 		}
 		if len(writers) == 0 || writers[len(writers)-1] != writer {
-			if slices.Contains(writers, writer) {
-				d.t.Errorf("container %s has written after another one had", writer)
-			}
 			writers = append(writers, writer)
 		}
 	}
-	if !slices.Contains(writers, old.container) {
-		d.t.Errorf("the container that was under load is not among the journal's writers %q", writers)
-	}
+	return writers
 }
