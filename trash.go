@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -31,7 +32,8 @@ func trashCommand(status *int) *cobra.Command {
 and time, unless the volume has remove=keep or remove=delete. It stays there until somebody
 empties the trash or EFS_TRASH_KEEP is over. Every host with the plugin sees the same trash.
 
-Exit status: 0 done, 1 it failed, a file system did not answer or the plugin does not run, 2 wrong use.`,
+Exit status: 0 done, 1 it failed, an entry of the list is in trouble, a file system did not
+answer or the plugin does not run, 2 wrong use.`,
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error { return command.Help() }, // without it cobra does not look at Args
 	}
@@ -72,6 +74,9 @@ func trashList(status *int, data *string) *cobra.Command {
 			}
 			if list.Trouble != "" {
 				err = errors.Join(err, fmt.Errorf("list the trash: %s", list.Trouble))
+			}
+			if slices.ContainsFunc(list.Entries, func(t driver.Trashed) bool { return t.Trouble != "" }) {
+				err = errors.Join(err, errTrouble)
 			}
 			return err
 		},

@@ -25,6 +25,7 @@ type bin struct {
 	what, as string
 	dead     error // why it is not all of the trash
 	empty    bool
+	trouble  []string // of the volume data, in use or removed
 }
 
 func (*bin) Drain(string, bool) error { return nil }
@@ -33,7 +34,7 @@ func (b *bin) Trash(context.Context) ([]driver.Trashed, error) {
 	if b.empty {
 		return []driver.Trashed{}, b.dead
 	}
-	return []driver.Trashed{{Entry: "20261121T120000Z-ABCDEF-data", Volume: "data", FileSystem: "fs-1", Path: "/data", Removed: time.Unix(0, 0)}}, b.dead
+	return []driver.Trashed{{Entry: "20261121T120000Z-ABCDEF-data", Volume: "data", FileSystem: "fs-1", Path: "/data", Removed: time.Unix(0, 0), Trouble: strings.Join(b.trouble, "; ")}}, b.dead
 }
 
 func (b *bin) Restore(_ context.Context, what, as string) (string, error) {
@@ -74,8 +75,31 @@ func TestTrashCommandOfADeadFileSystem(t *testing.T) {
 	}
 }
 
-func (*bin) Volumes(context.Context) []driver.Volume {
-	return []driver.Volume{{Name: "data", FileSystem: "fs-1", Path: "/data", Remove: "trash", UsedBy: []string{"web-1", "web-2"}}, {Name: "old", Path: "/old", Remove: "trash", Adopted: true}}
+// Scripts look at the exit status, whatever is listed.
+func TestListsHaveTroubleInTheirExitStatus(t *testing.T) {
+	data := controlled(t, &bin{trouble: []string{"its record is damaged"}})
+	for _, row := range []struct {
+		command func(*int) *cobra.Command
+		args    string
+		status  int
+		shows   bool
+	}{
+		{volumesCommand, "", exitTrouble, true},
+		{volumesCommand, "--json data", exitTrouble, true},
+		{volumesCommand, "--size data", exitTrouble, true},
+		{volumesCommand, "old", 0, false}, // another one is in trouble
+		{trashCommand, "list", exitTrouble, true},
+		{trashCommand, "list --json", exitTrouble, true},
+	} {
+		exit, out := perform(t, row.command, append(strings.Fields(row.args), "--data", data)...)
+		if exit != row.status || strings.Contains(out, "its record is damaged") != row.shows {
+			t.Errorf("%q: exit status %d, want %d: %s", row.args, exit, row.status, out)
+		}
+	}
+}
+
+func (b *bin) Volumes(context.Context) []driver.Volume {
+	return []driver.Volume{{Name: "data", FileSystem: "fs-1", Path: "/data", Remove: "trash", UsedBy: []string{"web-1", "web-2"}, Trouble: b.trouble}, {Name: "old", Path: "/old", Remove: "trash", Adopted: true}}
 }
 
 func (*bin) Size(_ context.Context, name string, progress func(tree.Usage)) (tree.Usage, error) {

@@ -39,7 +39,8 @@ docker volume rm would do with its data, and which hosts use it. With --size the
 through them to add up what they take, which lasts as long as they are large; on a terminal
 it shows how far it is, and Ctrl-C ends it.
 
-Exit status: 0 done, 1 a volume could not be shown or the plugin does not run, 2 wrong use.`,
+Exit status: 0 done, 1 a volume is in trouble or could not be shown, or the plugin does not
+run, 2 wrong use.`,
 		Example: `  docker-volume-efs volumes
   docker-volume-efs volumes --size pgdata
   docker-volume-efs volumes --json | jq -r '.[] | select(.used_by == []) | .volume'`,
@@ -61,7 +62,7 @@ Exit status: 0 done, 1 a volume could not be shown or the plugin does not run, 2
 			} else {
 				err = printVolumes(command.OutOrStdout(), all, sizes)
 			}
-			return errors.Join(err, unmeasured(all))
+			return errors.Join(err, unmeasured(all), troubleOf(all))
 		},
 	}
 	command.Flags().StringVar(&data, "data", defaultData, "the data directory of the plugin")
@@ -130,6 +131,14 @@ func unmeasured(all []listed) error {
 		}
 	}
 	return failed
+}
+
+// troubleOf is trouble if a volume has any, which the list shows.
+func troubleOf(all []listed) error {
+	if slices.ContainsFunc(all, func(v listed) bool { return len(v.Trouble) > 0 }) {
+		return errTrouble
+	}
+	return nil
 }
 
 func printVolumes(out io.Writer, all []listed, sizes bool) error {
