@@ -168,7 +168,7 @@ than --older-than, or --all. The plugin deletes in the background, and goes on a
 			return err
 		},
 	}
-	command.Flags().BoolVar(&all, "all", false, "delete all that is there")
+	command.Flags().BoolVar(&all, "all", false, "delete all that docker volume rm put there")
 	command.Flags().StringVar(&older, "older-than", "", "delete what was removed longer ago than that `AGE`, such as 30d")
 	return command
 }

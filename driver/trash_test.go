@@ -169,7 +169,11 @@ func TestTrash(t *testing.T) {
 		if _, err := h.EmptyTrash(t.Context(), []string{"no-such-entry"}, 0); err == nil {
 			t.Error("what is not there was deleted")
 		}
-		empty(2, 0)
+		if err := os.Mkdir(filepath.Join(h.options.FileSystem.Dir, ".docker-volume-efs/trash/by-hand"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		empty(2, 0) // all, but for what no removal has put there
+		empty(1, 0, "by-hand")
 		if len(h.trashed()) != 0 {
 			t.Error("something is left")
 		}
