@@ -177,6 +177,11 @@ func TestExclusiveVolume(t *testing.T) {
 	// A second container of the same host shares it.
 	a.sh("docker run --rm --network none -v pgdata:/data busybox grep -q host-a /data/journal")
 
+	// Another host reads beside it, by a second volume that never writes.
+	b.sh("docker volume create -d efs -o path=/pgdata -o readonly=true readers")
+	b.sh("docker run --rm --network none -v readers:/data busybox grep -q host-a /data/journal && docker volume rm readers")
+	e.writes(a)
+
 	// The container that was refused has not run, so Docker has no restart policy for it: it waits for somebody to start it.
 	a.sh("docker rm -f writer >/dev/null")
 	if got := b.sh("docker inspect -f '{{.State.Status}}' writer"); got != "created" {
