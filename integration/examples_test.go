@@ -106,10 +106,13 @@ func (w *swarm) testPostgres() {
 
 	// An update stops the old one first.
 	w.sh(w.a, "docker service update --detach=true --force app_db")
-	before := db.container
-	w.eventually(swarmLimit, "a new container runs", func() bool { db = w.runs("app_db", nil); return db.container != before })
+	before := db
+	w.eventually(swarmLimit, "a new container runs", func() bool { db = w.runs("app_db", nil); return db.container != before.container })
 	w.ready(db.on.h, db.container)
 	w.wantRows(db.on.h, db.container, "one")
+	if ended, started := before.at("FinishedAt"), db.at("StartedAt"); !ended.Before(started) {
+		w.t.Errorf("the old one ended at %v, the new one started at %v", ended, started)
+	}
 }
 
 func (w *swarm) testStartFirst() {

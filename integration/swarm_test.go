@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,6 +75,23 @@ func (w *swarm) deploy(file, stack string) {
 type task struct {
 	on        *siteHost
 	container string
+}
+
+// at is when something of the container's State was, by this machine's clock: those of two nodes may be seconds apart.
+func (t task) at(what string) time.Time {
+	t.on.t.Helper()
+	asked := time.Now()
+	said := strings.Fields(t.on.sh("date --utc +%Y-%m-%dT%H:%M:%S.%NZ && docker inspect -f '{{.State." + what + "}}' " + t.container))
+	var times []time.Time // now and then
+	for _, text := range said {
+		one, err := time.Parse(time.RFC3339Nano, text)
+		t.on.must(err)
+		times = append(times, one)
+	}
+	if len(times) != 2 || times[1].IsZero() {
+		t.on.t.Fatalf("%s of %s on %s: %q", what, t.container, t.on.h.Name(), said)
+	}
+	return asked.Add(times[1].Sub(times[0]))
 }
 
 // runs waits until a node, other than the one that is away, runs a service's container.
