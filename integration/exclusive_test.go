@@ -330,13 +330,12 @@ func TestExclusiveVolumeIsPreempted(t *testing.T) {
 	a, b := e.hosts[0], e.hosts[1]
 	a.sh(e.start(a))
 	e.writes(a)
-	preempt := "d=/var/lib/docker/plugins/$(docker plugin inspect -f '{{.Id}}' " + siteDriver +
-		"); $d/rootfs/docker-volume-efs preempt preempted --data $d/propagated-mount"
-	if said := a.fails(10*time.Second, preempt); !strings.Contains(said, "this host itself has it") {
+	const preempt = "preempt preempted"
+	if said := a.fails(10*time.Second, a.command(preempt)); !strings.Contains(said, "this host itself has it") {
 		t.Errorf("the holder is told %q", said)
 	}
 	a.partition()
-	if said := b.sh(preempt); said != "taken from host host-a" {
+	if said := b.sh(b.command(preempt)); said != "taken from host host-a" {
 		t.Errorf("the command says %q", said)
 	}
 	e.takeover(b, slowHost)

@@ -248,6 +248,12 @@ func tryLine(volume, command string) string {
 	return "docker run --rm --network none -v " + volume + ":/data busybox " + command
 }
 
+// command is the line of shell that runs one of the plugin's own commands, see docs/operation.md.
+func (s *siteHost) command(words string) string {
+	dir := "/var/lib/docker/plugins/" + s.id
+	return dir + "/rootfs/docker-volume-efs " + words + " --data " + dir + "/propagated-mount"
+}
+
 // works waits until containers can use a volume: a server that was restarted
 // first lets its old clients come back.
 func (s *siteHost) works(volume string) {
