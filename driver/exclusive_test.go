@@ -45,9 +45,9 @@ func TestExclusiveByDefaultLeavesWhoOnlyReads(t *testing.T) {
 
 // exclusively is a host with an exclusive volume on a server. What the server answers is no NFS beyond
 // that it is there: a lease cannot be given back there.
-func exclusively(t *testing.T) (*testHost, *faults) {
+func exclusively(t *testing.T, change ...func(*driver.Options)) (*testHost, *faults) {
 	k := &faults{export: t.TempDir()}
-	h := newHost(t, "", onServer(nfsServer(t), k))
+	h := newHost(t, "", append(change, onServer(nfsServer(t), k))...)
 	h.create("data", "access=exclusive")
 	return h, k
 }

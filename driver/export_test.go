@@ -3,6 +3,8 @@ package driver
 import (
 	"context"
 	"net/netip"
+	"reflect"
+	"sync"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
@@ -97,6 +99,37 @@ func (d *Driver) RecordsKept() int {
 
 // RelaysKept is how many relays the next start would open again.
 func (d *Driver) RelaysKept() int { return len(d.relays.endpoints.All()) }
+
+// OpenRelay opens a relay to the home file system by an identity of its own, as a mount does.
+func (d *Driver) OpenRelay(ctx context.Context, identity string) (netip.AddrPort, error) {
+	if _, err := d.home().mountTargets(ctx); err != nil {
+		return netip.AddrPort{}, err
+	}
+	return d.relays.open(identity, d.home(), protection{}, "", nil)
+}
+
+// CloseRelay ends it for good.
+func (d *Driver) CloseRelay(identity string) { d.relays.close(identity) }
+
+// RelaysRunning are the addresses of relays that run.
+func (d *Driver) RelaysRunning() []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, one := range d.relays.all() {
+		all = append(all, one.addr)
+	}
+	return all
+}
+
+// HangRelays has what writes the file of the relays wait, as for a disk that hangs, until the result is called.
+func (d *Driver) HangRelays() (release func()) {
+	writing := reflect.ValueOf(d.relays.endpoints).Elem().FieldByName("writing")
+	lock := (*sync.Mutex)(writing.Addr().UnsafePointer())
+	lock.Lock()
+	return lock.Unlock
+}
+
+// FenceVolume ends what the relay of an exclusive volume passes, as when its lease could not be renewed in time.
+func (d *Driver) FenceVolume(name string) { d.home().holdingOf(name).fence() }
 
 // CheckTrash is the look at the home file system's trash that comes once an hour.
 func (d *Driver) CheckTrash(ctx context.Context) {

@@ -29,10 +29,10 @@ func TestNobodyWaitsForADiskToSaveTheEndOfAUse(t *testing.T) {
 	}
 }
 
-// onSmallDisk is a host with a data directory on a disk that is soon full.
-func onSmallDisk(t *testing.T) *testHost {
+// smallDisk is a disk that is soon full.
+func smallDisk(t *testing.T) (disk string) {
 	t.Helper()
-	disk := t.TempDir()
+	disk = t.TempDir()
 	if err := syscall.Mount("small", disk, "tmpfs", 0, "size=128k"); err != nil {
 		t.Fatal(err)
 	}
@@ -41,12 +41,18 @@ func onSmallDisk(t *testing.T) *testHost {
 			t.Error(err)
 		}
 	})
+	return disk
+}
+
+// onSmallDisk is a host with a data directory on such a disk.
+func onSmallDisk(t *testing.T) *testHost {
+	t.Helper()
+	disk := smallDisk(t)
 	return newHost(t, t.TempDir(), func(o *driver.Options) { o.Data, o.Check = disk, 20*time.Millisecond })
 }
 
-// fillDisk leaves no room in the data directory, nor for more than a short line in the file of the
-// counts, until the function it returns is called. There must be a volume "x".
-func (h *testHost) fillDisk() (empty func()) {
+// fill leaves no room in the data directory until the function it returns is called.
+func (h *testHost) fill() (empty func()) {
 	h.t.Helper()
 	path := filepath.Join(h.options.Data, "filler")
 	filler, err := os.Create(path)
@@ -57,17 +63,25 @@ func (h *testHost) fillDisk() (empty func()) {
 	for err == nil {
 		_, err = filler.Write(make([]byte, 4096))
 	}
-	for range 100 {
-		if !errors.Is(err, syscall.ENOSPC) {
-			h.t.Fatal(err)
+	if !errors.Is(err, syscall.ENOSPC) {
+		h.t.Fatal(err)
+	}
+	return func() {
+		if err := os.Remove(path); err != nil {
+			h.t.Error(err)
 		}
+	}
+}
+
+// fillDisk is fill that leaves no room for more than a short line in the file of the counts either. There
+// must be a volume "x".
+func (h *testHost) fillDisk() (empty func()) {
+	h.t.Helper()
+	empty = h.fill()
+	for range 100 {
 		if err := mountOf(h.t.Context(), h, "x", "1"); err != nil {
 			wantKind(h.t, err, driver.Failed, "this host's own disk", "no space left on device", "check the disk")
-			return func() {
-				if err := os.Remove(path); err != nil {
-					h.t.Error(err)
-				}
-			}
+			return empty
 		}
 		h.unmount("x", "1")
 	}

@@ -49,8 +49,9 @@ type endpoint struct {
 type relays struct {
 	d         *Driver
 	endpoints *state.Table[endpoint]
+	turns     turns // of identities: who opens or closes a relay may wait for the disk, and nobody else for them
 
-	mu      sync.Mutex // guards the following fields; held while a listener is made, never over a network call
+	mu      sync.Mutex // guards the following fields; held for moments only: fences wait for it
 	running map[string]*relayed
 	ended   map[*fileSystem]*relay.Stats // what those counted that were closed
 }
@@ -183,23 +184,43 @@ func (r *relays) openLater(identity string, f *fileSystem, e endpoint, l *lease.
 // open returns the address of a transport's relay, which it starts if need be. The file
 // system's targets must be known. With a lease, bytes pass as long as this host has it.
 func (r *relays) open(identity string, f *fileSystem, p protection, region string, l *lease.Lease) (netip.AddrPort, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if one := r.running[identity]; one != nil {
+	release, err := r.turns.take(r.d.life, identity)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	defer release()
+	if one := r.find(identity); one != nil {
 		return one.addr, nil
 	}
 	if l != nil && l.Over() != nil {
 		return netip.AddrPort{}, l.Over() // what comes late must not open what was closed
 	}
-	group := f.knownTargets()
 	e, _ := r.endpoints.Get(identity)
 	listener, err := r.listen(identity, netip.AddrPortFrom(relayAddress(l != nil), e.Port))
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
+	one := r.prepare(identity, f, p, region, l, listener)
+	if err := r.endpoints.Put(identity, one.endpoint(region, l)); err != nil {
+		return netip.AddrPort{}, errors.Join(err, listener.Close(), r.drop(identity))
+	}
+	r.mu.Lock()
+	r.running[identity] = one
+	r.mu.Unlock()
+	r.d.spawn(func() {
+		defer listener.Close() // this process's copy; whoever keeps it has another
+		if err := one.Serve(r.d.life, listener); err != nil && r.d.life.Err() == nil {
+			r.d.log.WithField("filesystem", f.spec).Errorf("relay at %s: %v", one.addr, err)
+		}
+	})
+	return one.addr, nil
+}
+
+// prepare makes a transport's relay, which is not served yet.
+func (r *relays) prepare(identity string, f *fileSystem, p protection, region string, l *lease.Lease, listener *net.TCPListener) *relayed {
 	addr := listener.Addr().(*net.TCPAddr).AddrPort()
 	one := &relayed{
-		Relay: &relay.Relay{Group: group, Admit: r.d.admit, Log: r.d.log.WithField("filesystem", f.spec)},
+		Relay: &relay.Relay{Group: f.knownTargets(), Admit: r.d.admit, Log: r.d.log.WithField("filesystem", f.spec)},
 		fs:    f, protection: p, listener: listener, addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()),
 	}
 	if l != nil {
@@ -209,28 +230,22 @@ func (r *relays) open(identity string, f *fileSystem, p protection, region strin
 		one.Secure = f.d.tls.of(f.spec, p, region).Secure
 		f.checkByTLS(region)
 	}
-	var targets []proxy.Target
-	for _, t := range group.State().Targets {
-		targets = append(targets, t.Target)
+	return one
+}
+
+// endpoint is what the next start needs to open the relay again.
+func (one *relayed) endpoint(region string, l *lease.Lease) endpoint {
+	group := one.fs.knownTargets().State()
+	e := endpoint{
+		FileSystem: one.fs.spec.String(), Port: one.addr.Port(), Boot: one.fs.d.host.boot, HomeZone: group.Home, Protection: one.protection, Region: region,
 	}
-	e = endpoint{
-		FileSystem: f.spec.String(), Port: addr.Port(), Boot: r.d.host.boot, Targets: targets, HomeZone: group.State().Home, Protection: p, Region: region,
+	for _, t := range group.Targets {
+		e.Targets = append(e.Targets, t.Target)
 	}
 	if l != nil {
 		e.Lease, e.Tenure = l.Volume, l.Tenure
 	}
-	err = r.endpoints.Put(identity, e)
-	if err != nil {
-		return netip.AddrPort{}, errors.Join(err, listener.Close())
-	}
-	r.running[identity] = one
-	r.d.spawn(func() {
-		defer listener.Close() // this process's copy; whoever keeps it has another
-		if err := one.Serve(r.d.life, listener); err != nil && r.d.life.Err() == nil {
-			r.d.log.WithField("filesystem", f.spec).Errorf("relay at %s: %v", one.addr, err)
-		}
-	})
-	return one.addr, nil
+	return e
 }
 
 // relayAddress is where relays listen. Those with a gate have an address of their own: the kernel
@@ -274,8 +289,19 @@ func (r *relays) find(identity string) *relayed {
 	return r.running[identity]
 }
 
-// close ends a transport's relay for good: whoever still wants to connect is refused.
+// drop has a listener kept no more.
+func (r *relays) drop(identity string) error {
+	if kept := r.d.options.Listeners; kept != nil {
+		return kept.Drop(relayPrefix + identity)
+	}
+	return nil
+}
+
+// close ends a transport's relay for good: whoever still wants to connect is refused. A call that
+// is just opening it comes to its end before.
 func (r *relays) close(identity string) {
+	release, _ := r.turns.take(context.Background(), identity) // which does not end
+	defer release()
 	r.mu.Lock()
 	one := r.running[identity]
 	delete(r.running, identity)
@@ -286,10 +312,8 @@ func (r *relays) close(identity string) {
 	if err := r.endpoints.Delete(identity); err != nil {
 		r.d.log.Errorf("forget a relay: %v", err)
 	}
-	if kept := r.d.options.Listeners; kept != nil {
-		if err := kept.Drop(relayPrefix + identity); err != nil {
-			r.d.log.Errorf("close a relay: %v", err)
-		}
+	if err := r.drop(identity); err != nil {
+		r.d.log.Errorf("close a relay: %v", err)
 	}
 	if one == nil {
 		return

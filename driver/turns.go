@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// turns lets calls for one volume follow each other, each waiting no longer than
-// its context. Calls for different volumes do not meet. The zero value works.
+// turns lets calls for one volume follow each other, or for one relay, each waiting no
+// longer than its context. Calls for different ones do not meet. The zero value works.
 type turns struct {
 	mu      sync.Mutex // guards waiting; held for moments only
 	waiting map[string]*turn
@@ -18,7 +18,7 @@ type turn struct {
 	users int // holder and waiters; at 0 the turn is forgotten
 }
 
-// take waits for the volume's turn. The caller gives it back by release.
+// take waits for the turn of what has that name. The caller gives it back by release.
 func (t *turns) take(ctx context.Context, name string) (release func(), err error) {
 	t.mu.Lock()
 	if t.waiting == nil {
