@@ -8,6 +8,9 @@ import (
 // ServerIn is what Server makes of a mount table.
 var ServerIn = serverIn
 
+// KeepFailingBy is KeepFailing with another system call.
+var KeepFailingBy = keepFailing
+
 // HostName is the host name of the root's thread, which the kernel takes for the NFS
 // client's.
 func (r *Root) HostName() (name string, err error) {

@@ -17,6 +17,10 @@ const failEvery = time.Second
 // second until the context ends, or something else is at the target than what has that
 // identity. The mount stays.
 func KeepFailing(ctx context.Context, target string, id tree.Identity) {
+	keepFailing(ctx, target, id, unix.Unmount)
+}
+
+func keepFailing(ctx context.Context, target string, id tree.Identity, unmount func(target string, flags int) error) {
 	// The descriptor makes the mount busy: it would go with the first call.
 	fd, err := unix.Open(target, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -29,7 +33,7 @@ func KeepFailing(ctx context.Context, target string, id tree.Identity) {
 		if now, err := tree.IdentityOf(target); err != nil || now != id {
 			return
 		}
-		if err := unix.Unmount(target, unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW); !errors.Is(err, unix.EBUSY) {
+		if err := unmount(target, unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW); !errors.Is(err, unix.EBUSY) {
 			return
 		}
 		select {
