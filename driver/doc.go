@@ -16,8 +16,8 @@
 // All methods of [Driver] are safe for concurrent use. Calls for one volume take
 // turns; a call never waits for another volume's. No lock is held over a mount,
 // a network call or a disk of the file system. What touches a file system runs
-// on a goroutine that can be left behind, a bounded number for each file
-// system, so a dead one delays nobody else.
+// on a goroutine that can be left behind, a bounded number for each transport,
+// so a dead one delays nobody else.
 //
 //	d, err := driver.New(driver.Options{Data: "/mnt/efs"}, log)
 //	defer d.Close()

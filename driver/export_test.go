@@ -18,10 +18,20 @@ func (d *Driver) AwaitStragglers(limit time.Duration) {
 	}
 }
 
-// AskHome asks the home file system a question, as every call does; undo is told of a
+// AskHome asks the home file system's catalogue a question, as every call does; undo is told of a
 // late success.
 func (d *Driver) AskHome(ctx context.Context, question func(context.Context) error, undo func()) error {
-	_, err := ask(ctx, d.home(), func(ctx context.Context) (struct{}, error) { return struct{}{}, question(ctx) },
+	return askBy(ctx, d.home().main(), question, undo)
+}
+
+// AskBy asks a question by the transport of a volume that is mounted.
+func (d *Driver) AskBy(ctx context.Context, volume string, question func(context.Context) error) error {
+	k, _ := d.known.Get(volume)
+	return askBy(ctx, d.home().mountedBy(k.Record), question, nil)
+}
+
+func askBy(ctx context.Context, t *transport, question func(context.Context) error, undo func()) error {
+	_, err := ask(ctx, t, func(ctx context.Context) (struct{}, error) { return struct{}{}, question(ctx) },
 		func(struct{}) {
 			if undo != nil {
 				undo()

@@ -44,7 +44,7 @@ var _ driver.Kernel = (*faults)(nil)
 const deadFor = time.Hour
 
 // hang keeps a call ("open", "server", "detach") on a directory from ending until
-// the result is called.
+// the result is called. A "server" may also be told by the NFS client's identity, which is of one transport.
 func (k *faults) hang(t *testing.T, call, dir string) (release func()) {
 	t.Helper()
 	gate := make(chan struct{})
@@ -132,7 +132,7 @@ func (k *faults) Open(m mount.Mount) driver.Root {
 		server = k.joins
 	}
 	k.mu.Unlock()
-	r := &faultyRoot{kernel: k, source: m.Source, server: server, done: make(chan struct{}), finished: make(chan struct{})}
+	r := &faultyRoot{kernel: k, source: m.Source, client: m.Host, server: server, done: make(chan struct{}), finished: make(chan struct{})}
 	go func() {
 		k.wait("open", m.Source)
 		dir := m.Source
@@ -190,6 +190,7 @@ func (k *faults) Transports() (*sunrpc.Table, error) { return nil, sunrpc.ErrUns
 type faultyRoot struct {
 	kernel *faults
 	source string
+	client string
 	server netip.AddrPort
 	done   chan struct{}
 	dir    *tree.Dir
@@ -222,6 +223,7 @@ func (r *faultyRoot) Introductions() (int, error) { return 0, nil }
 
 func (r *faultyRoot) Server() (netip.AddrPort, error) {
 	r.kernel.wait("server", r.source)
+	r.kernel.wait("server", r.client)
 	return r.server, nil
 }
 
@@ -269,17 +271,33 @@ func bubbleOn(t *testing.T, change func(*driver.Options), test func(t *testing.T
 	})
 }
 
-// die has the home file system, which is mounted, answer nothing any more: as many
+// die has the home file system's catalogue, which is mounted, answer nothing any more: as many
 // questions as may be under way get no answer. The result ends that.
 func (h *testHost) die() (revive func()) {
+	h.t.Helper()
+	return h.leaveAsking(func(question func(context.Context) error) error {
+		return h.AskHome(context.Background(), question, nil)
+	})
+}
+
+// dieBy has the transport of a volume that is mounted do so.
+func (h *testHost) dieBy(volume string) (revive func()) {
+	h.t.Helper()
+	return h.leaveAsking(func(question func(context.Context) error) error {
+		return h.AskBy(context.Background(), volume, question)
+	})
+}
+
+// leaveAsking asks as many questions as may be under way, and leaves them without an answer.
+func (h *testHost) leaveAsking(ask func(question func(context.Context) error) error) (revive func()) {
 	h.t.Helper()
 	dead := make(chan struct{})
 	for range 32 {
 		h.behind(func() {
-			_ = h.AskHome(context.Background(), func(context.Context) error {
+			_ = ask(func(context.Context) error {
 				<-dead
 				return nil
-			}, nil)
+			})
 		})
 	}
 	synctest.Wait()

@@ -27,17 +27,17 @@ const (
 	// there is time left to say so.
 	answerTimeout = 10 * time.Second
 	// callsAtOnce bounds the goroutines, each with its thread, that can wait
-	// in the kernel for one file system.
+	// in the kernel for one transport. What hangs on one takes none of another's:
+	// the catalogue, and with it leases and this host's sign of life, goes on.
 	callsAtOnce = 32
 )
 
 // fileSystem is a file system in use on this host.
 type fileSystem struct {
-	d     *Driver
-	spec  filesystem.Spec
-	self  lease.Host    // this host, as others see it here
-	slots chan struct{} // one for each call under way
-	lost  chan struct{} // told when a mount target was left
+	d    *Driver
+	spec filesystem.Spec
+	self lease.Host    // this host, as others see it here
+	lost chan struct{} // told when a mount target was left
 
 	presence   *presence
 	leases     *lease.Keeper
@@ -67,7 +67,7 @@ type fileSystem struct {
 
 func newFileSystem(d *Driver, spec filesystem.Spec) *fileSystem {
 	f := &fileSystem{
-		d: d, spec: spec, self: d.host.at(spec), slots: make(chan struct{}, callsAtOnce), lost: make(chan struct{}, 1),
+		d: d, spec: spec, self: d.host.at(spec), lost: make(chan struct{}, 1),
 		transports: map[string]*transport{}, leaving: map[string]chan struct{}{},
 		holdings: map[string]*holding{}, found: map[string]catalog.Found{},
 	}
@@ -92,10 +92,14 @@ func (f *fileSystem) transport(options nfs.Options, via string, p protection) *t
 	defer f.mu.Unlock()
 	t := f.transports[key]
 	if t == nil {
-		t = &transport{fs: f, options: options, via: via, protection: p}
+		t = f.newTransport(options, via, p)
 		f.transports[key] = t
 	}
 	return t
+}
+
+func (f *fileSystem) newTransport(options nfs.Options, via string, p protection) *transport {
+	return &transport{fs: f, options: options, via: via, protection: p, slots: make(chan struct{}, callsAtOnce)}
 }
 
 func transportKey(options nfs.Options, via string, p protection) string {
@@ -128,11 +132,22 @@ func (f *fileSystem) note(err error) {
 
 // noteAnswer ends the trouble of not answering. Other trouble (the catalogue is
 // damaged, say) ends when what showed it works.
-func (f *fileSystem) noteAnswer() {
-	if _, trouble := f.health(); trouble != nil && errors.Is(trouble, errSilent) {
-		f.note(nil)
+func (t *transport) noteAnswer() {
+	if _, trouble := t.fs.health(); errors.Is(trouble, errSilent) && t.isMain() {
+		t.fs.note(nil)
 	}
 }
+
+// noteSilence keeps that a transport does not answer, if that is news of the file system.
+func (t *transport) noteSilence(err error) {
+	if t.isMain() {
+		t.fs.note(err)
+	}
+}
+
+// isMain tells whether the catalogue is reached by it. What only another one does not answer is trouble of its
+// volumes, and not of the file system.
+func (t *transport) isMain() bool { return t == t.fs.main() }
 
 // health returns what is wrong and since when; nil if nothing is known to be.
 func (f *fileSystem) health() (since time.Time, trouble error) {
@@ -148,12 +163,12 @@ func (f *fileSystem) reachable() bool {
 	return !errors.Is(trouble, errSilent) && f.main().established() != nil
 }
 
-// ask runs question, which may block in the kernel for as long as the server
+// ask runs a question on a transport, which may block in the kernel for as long as the server
 // is dead, and waits for its answer no longer than the context and
 // answerTimeout. A question left behind ends when the server answers again; its
 // context has ended then, which it asks before whatever it should no longer do. If it
 // succeeds nevertheless, undo gets its result (nil if there is nothing to undo).
-func ask[T any](ctx context.Context, f *fileSystem, question func(context.Context) (T, error), undo func(T)) (T, error) {
+func ask[T any](ctx context.Context, t *transport, question func(context.Context) (T, error), undo func(T)) (T, error) {
 	type answer struct {
 		value T
 		err   error
@@ -163,30 +178,30 @@ func ask[T any](ctx context.Context, f *fileSystem, question func(context.Contex
 	defer cancel()
 	began := time.Now()
 	select {
-	case f.slots <- struct{}{}:
+	case t.slots <- struct{}{}:
 	case <-patience.Done():
-		return none, f.silent(ctx, began)
+		return none, t.fs.silent(ctx, began)
 	}
 	answers := make(chan answer, 1)
-	f.d.stragglers.Go(func() {
-		value, err := guarded(patience, f, question)
-		<-f.slots
+	t.fs.d.stragglers.Go(func() {
+		value, err := guarded(patience, t.fs, question)
+		<-t.slots
 		answers <- answer{value, err}
 	})
 	select {
 	case a := <-answers:
-		f.noteAnswer()
+		t.noteAnswer()
 		return a.value, a.err
 	case <-patience.Done():
 	}
-	f.d.stragglers.Go(func() {
+	t.fs.d.stragglers.Go(func() {
 		if late := <-answers; late.err == nil && undo != nil {
 			undo(late.value)
 		}
 	})
-	err := f.silent(ctx, began)
+	err := t.fs.silent(ctx, began)
 	if ctx.Err() == nil {
-		f.note(err) // it had its whole time, not only what a caller in a hurry left it
+		t.noteSilence(err) // it had its whole time, not only what a caller in a hurry left it
 	}
 	return none, err
 }
@@ -222,7 +237,7 @@ func inSession[T any](ctx context.Context, t *transport, question func(context.C
 		if err != nil {
 			return none, err
 		}
-		value, err := ask(ctx, t.fs, func(ctx context.Context) (T, error) {
+		value, err := ask(ctx, t, func(ctx context.Context) (T, error) {
 			if !s.use() {
 				return none, errRetired
 			}

@@ -149,8 +149,9 @@ func (f *fileSystem) acquire(ctx context.Context, record catalog.Record) (*trans
 func (f *fileSystem) hold(l *lease.Lease, o catalog.Options, p protection, identity string, adopted bool) *holding {
 	h := &holding{
 		f: f, volume: catalog.VolumeOf(l.Volume), lease: l, left: make(chan struct{}), adopted: adopted,
-		transport: &transport{fs: f, options: o.NFS, via: viaRelay, protection: p, lease: l, clientIdentity: identity},
+		transport: f.newTransport(o.NFS, viaRelay, p),
 	}
+	h.transport.lease, h.transport.clientIdentity = l, identity
 	f.mu.Lock()
 	f.holdings[h.volume] = h
 	f.transports["lease "+identity] = h.transport

@@ -29,6 +29,7 @@ type transport struct {
 	options nfs.Options
 	via     string // viaDirect, viaRelay or viaAuto, as asked
 	protection
+	slots chan struct{} // one for each call under way
 
 	// Of an exclusive volume: its lease, and the identity under that.
 	lease          *lease.Lease
@@ -190,7 +191,7 @@ func (t *transport) unfinished(ctx context.Context, current *attempt) error {
 	}
 	err := fmt.Errorf("file system %s: the mount is not finished; it is still being tried: %w", t.fs.spec, errSilent)
 	if time.Since(current.began) >= answerTimeout {
-		t.fs.note(err)
+		t.noteSilence(err)
 	}
 	return err
 }
@@ -219,7 +220,7 @@ func (t *transport) try(current *attempt) {
 	if err != nil {
 		err = fmt.Errorf("file system %s: %w", t.fs.spec, err)
 	}
-	if t == t.fs.main() || !ofOneIdentity(err) {
+	if t.isMain() || !ofOneIdentity(err) && !errors.Is(err, errSilent) {
 		t.fs.note(err)
 	}
 	t.mu.Lock()
@@ -233,7 +234,7 @@ func (t *transport) try(current *attempt) {
 	}
 	t.mu.Unlock()
 	close(current.done)
-	if err == nil && t == t.fs.main() {
+	if err == nil && t.isMain() {
 		t.fs.d.sweepSoon(t.fs)
 	}
 }
@@ -354,7 +355,7 @@ func (t *transport) openDirect(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	// It asks the server, which may have died since.
-	name, err := ask(ctx, t.fs, func(context.Context) (string, error) {
+	name, err := ask(ctx, t, func(context.Context) (string, error) {
 		if !s.use() {
 			return "", errRetired
 		}
@@ -565,7 +566,7 @@ func (t *transport) root() string {
 // asked from where it can be left behind.
 func (t *transport) openSession(ctx context.Context, root Root) (*session, error) {
 	var taken atomic.Bool // by the question, or by who gave it up before it was asked
-	s, err := ask(ctx, t.fs, func(context.Context) (opened *session, err error) {
+	s, err := ask(ctx, t, func(context.Context) (opened *session, err error) {
 		if !taken.CompareAndSwap(false, true) {
 			return nil, errSilent
 		}

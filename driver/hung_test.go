@@ -1,0 +1,75 @@
+package driver_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/driver"
+)
+
+// The tests of this file have transports of a file system that do not answer, and a catalogue that does.
+
+// hostWithHungMounts has volumes mounted, each by a transport of its own that answers nothing since the host's
+// restart, and another host that sees the same catalogue.
+func hostWithHungMounts(t *testing.T, volumes int, test func(t *testing.T, k *faults, a, b *testHost, revive func())) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		shared, k := t.TempDir(), &faults{}
+		often := func(o *driver.Options) { o.Check = 10 * time.Second }
+		a := newHost(t, shared, often, names(), func(o *driver.Options) { o.Kernel = k })
+		b := newHost(t, shared, often, names(a), func(o *driver.Options) { o.Kernel = &faults{} })
+		var clients []string
+		for i := range volumes {
+			a.create(hung(i), fmt.Sprintf("nfs=timeo=%d", 300+i))
+			a.mount(hung(i), "1")
+			clients = append(clients, k.mounts()[len(k.mounts())-1].Host)
+		}
+		a.stop()
+		var releases []func()
+		for _, client := range clients {
+			releases = append(releases, k.hang(t, "server", client))
+		}
+		a.start()
+		test(t, k, a, b, func() {
+			for _, release := range releases {
+				release()
+			}
+		})
+	})
+}
+
+func hung(i int) string { return fmt.Sprint("hung-", i) }
+
+func TestTransportThatHangsIsItsVolumesTroubleAlone(t *testing.T) {
+	hostWithHungMounts(t, 1, func(t *testing.T, _ *faults, a, b *testHost, _ func()) {
+		pass(50 * time.Minute)
+		if took := took(func() {
+			a.create("other")
+			a.mount("other", "1")
+		}); took != 0 {
+			t.Errorf("a mount by another transport took %v", took)
+		}
+		wantKind(t, b.Remove(t.Context(), hung(0)), driver.Conflict, "web-1 uses it")
+		if trouble := a.status("other")["trouble"]; trouble != nil {
+			t.Errorf("the other volume has the trouble %v", trouble)
+		}
+	})
+}
+
+func TestTransportWithAsManyCallsHungAsMayBeIsItsOwn(t *testing.T) {
+	bubble(t, func(t *testing.T, _ *faults, h *testHost) {
+		h.create("data")
+		h.create("hung", "nfs=timeo=300")
+		h.mount("hung", "1")
+		h.dieBy("hung")
+		if took := took(func() { h.mount("data", "1") }); took != 0 {
+			t.Errorf("a mount by another transport took %v", took)
+		}
+		wantKind(t, mountOf(t.Context(), h, "hung", "2"), driver.Unavailable, "does not answer")
+		if trouble := h.status("data")["trouble"]; trouble != nil {
+			t.Errorf("another volume has the trouble %v", trouble)
+		}
+	})
+}
