@@ -73,3 +73,12 @@ func TestTransportWithAsManyCallsHungAsMayBeIsItsOwn(t *testing.T) {
 		}
 	})
 }
+
+func TestManyTransportsThatHangDelayNoSignOfLife(t *testing.T) {
+	hostWithHungMounts(t, 20, func(t *testing.T, _ *faults, _, b *testHost, _ func()) {
+		for range 5 {
+			pass(time.Minute)
+			wantKind(t, b.Remove(t.Context(), hung(0)), driver.Conflict, "web-1 uses it")
+		}
+	})
+}

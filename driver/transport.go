@@ -29,7 +29,8 @@ type transport struct {
 	options nfs.Options
 	via     string // viaDirect, viaRelay or viaAuto, as asked
 	protection
-	slots chan struct{} // one for each call under way
+	slots   chan struct{} // one for each call under way
+	looking atomic.Bool   // one goroutine at a time looks at its mounts
 
 	// Of an exclusive volume: its lease, and the identity under that.
 	lease          *lease.Lease
@@ -39,7 +40,7 @@ type transport struct {
 	attempt *attempt
 	refused time.Time // when this identity was refused, if that was how the latest attempt ended
 	lacking bool      // that was because this host could not show who it is
-	reached time.Time // when it was connected without a call; see fileSystem.reach
+	reached time.Time // when it was connected without a call; see reach
 }
 
 // attempt is one try to mount. A mount cannot be taken back, so whoever comes

@@ -92,21 +92,18 @@ func (d *Driver) checkFileSystem(ctx context.Context, f *fileSystem, inUse bool)
 	if err == nil {
 		d.checkPresence(ctx, f)
 		d.checkTrash(ctx, f)
-		d.checkMounts(ctx, f)
-		f.reach()
+		d.checkTransports(ctx, f)
 	}
 }
 
 // reachAgain is when a transport is tried again that could not be connected without a call.
 const reachAgain = 5 * time.Minute
 
-// reach connects the transports again that containers have, also uncounted ones: what has no session is not
+// reach connects a transport again that containers have, also uncounted ones: what has no session is not
 // moved to another zone.
-func (f *fileSystem) reach() {
-	for t := range f.usedTransports() {
-		if t.lease == nil && t.established() == nil && !t.refusedLately() && t.mayReach() {
-			_, _ = t.current() // what keeps it from working is noted
-		}
+func (t *transport) reach() {
+	if t.lease == nil && t.established() == nil && !t.refusedLately() && t.mayReach() {
+		_, _ = t.current() // what keeps it from working is noted
 	}
 }
 
@@ -306,9 +303,32 @@ func (d *Driver) forgetRemoved(ctx context.Context, home *fileSystem, name strin
 	return true, d.unlearn(name)
 }
 
-// checkMounts notices mounted volumes whose directory is gone or was replaced.
-// The next container's Mount heals what can be healed; until then Status says it.
-func (d *Driver) checkMounts(ctx context.Context, f *fileSystem) {
+// checkTransports looks at the mounts of each transport in turn, and reaches it if it is in use. It does so
+// beside the round: transports that hang hold up neither the others nor this host's sign of life.
+func (d *Driver) checkTransports(ctx context.Context, f *fileSystem) {
+	mounted, used := d.mountsOf(ctx, f), f.usedTransports()
+	for t := range used {
+		if _, ok := mounted[t]; !ok {
+			mounted[t] = nil
+		}
+	}
+	for t, records := range mounted {
+		if !t.looking.CompareAndSwap(false, true) {
+			continue
+		}
+		d.spawn(func() {
+			defer t.looking.Store(false)
+			d.checkMounts(ctx, t, records)
+			if used[t] {
+				t.reach()
+			}
+		})
+	}
+}
+
+// mountsOf are the records of a file system's mounted volumes, by transport.
+func (d *Driver) mountsOf(ctx context.Context, f *fileSystem) map[*transport][]catalog.Record {
+	mounted := map[*transport][]catalog.Record{}
 	for name := range d.uses.table.All() {
 		k, ok := d.known.Get(name)
 		if !ok || k.FileSystem != f.spec.String() {
@@ -318,17 +338,30 @@ func (d *Driver) checkMounts(ctx context.Context, f *fileSystem) {
 		if err != nil {
 			continue // told by forgetRemoved, by Mount, or the file system's own trouble
 		}
-		if trouble, known := d.checkMount(ctx, f, record); known {
-			d.setTrouble(name, trouble)
+		if t := f.mountedBy(record); t != nil {
+			mounted[t] = append(mounted[t], record)
+		}
+	}
+	return mounted
+}
+
+// checkMounts notices mounted volumes whose directory is gone or was replaced.
+// The next container's Mount heals what can be healed; until then Status says it.
+func (d *Driver) checkMounts(ctx context.Context, t *transport, records []catalog.Record) {
+	for _, record := range records {
+		if _, mounted := d.uses.table.Get(record.Name); !mounted {
+			continue // any more
+		}
+		if trouble, known := d.checkMount(ctx, t, record); known {
+			d.setTrouble(record.Name, trouble)
 		}
 	}
 }
 
 // checkMount compares a volume's directory with what is mounted here; known is
 // false if the file system did not say.
-func (d *Driver) checkMount(ctx context.Context, f *fileSystem, record catalog.Record) (trouble string, known bool) {
-	t := f.mountedBy(record)
-	if t == nil || t.refusedLately() || t.lease != nil && !t.lease.Open() {
+func (d *Driver) checkMount(ctx context.Context, t *transport, record catalog.Record) (trouble string, known bool) {
+	if t.refusedLately() || t.lease != nil && !t.lease.Open() {
 		return "", false
 	}
 	dir, s, err := t.openDir(ctx, pathOn(record))
