@@ -219,6 +219,22 @@ func TestQuestion(t *testing.T) {
 			}
 		})
 	})
+	t.Run("left behind tells its end", func(t *testing.T) {
+		bubble(t, func(t *testing.T, _ *faults, h *testHost) {
+			answer := make(chan struct{})
+			err := h.AskHome(t.Context(), func(context.Context) error {
+				<-answer
+				return nil
+			}, nil)
+			if synctest.Wait(); !driver.GoesOn(err) {
+				t.Error("it has ended without its answer")
+			}
+			close(answer)
+			if synctest.Wait(); driver.GoesOn(err) {
+				t.Error("it has not ended with its answer")
+			}
+		})
+	})
 	t.Run("with a defect costs one call", func(t *testing.T) {
 		bubble(t, func(t *testing.T, _ *faults, h *testHost) {
 			err := h.AskHome(t.Context(), func(context.Context) error { panic("defect") }, nil)

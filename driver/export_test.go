@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"reflect"
 	"sync"
@@ -38,6 +39,12 @@ func askBy(ctx context.Context, t *transport, question func(context.Context) err
 			}
 		})
 	return err
+}
+
+// GoesOn tells whether an error says that a question was left behind, and it has not ended.
+func GoesOn(err error) bool {
+	var left leftBehind
+	return errors.As(err, &left) && !left.isOver()
 }
 
 // FinishCreating does what Create and Mount do with a volume that is half made.

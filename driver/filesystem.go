@@ -194,7 +194,9 @@ func ask[T any](ctx context.Context, t *transport, question func(context.Context
 		return a.value, a.err
 	case <-patience.Done():
 	}
+	ended := make(chan struct{})
 	t.fs.d.stragglers.Go(func() {
+		defer close(ended)
 		if late := <-answers; late.err == nil && undo != nil {
 			undo(late.value)
 		}
@@ -203,7 +205,7 @@ func ask[T any](ctx context.Context, t *transport, question func(context.Context
 	if ctx.Err() == nil {
 		t.noteSilence(err) // it had its whole time, not only what a caller in a hurry left it
 	}
-	return none, err
+	return none, leftBehind{err, func() bool { return isOver(ended) }}
 }
 
 // guarded turns a panic into an error: it costs one call, not the plugin.

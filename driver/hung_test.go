@@ -2,6 +2,7 @@ package driver_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,7 +44,8 @@ func hostWithHungMounts(t *testing.T, volumes int, test func(t *testing.T, k *fa
 func hung(i int) string { return fmt.Sprint("hung-", i) }
 
 func TestTransportThatHangsIsItsVolumesTroubleAlone(t *testing.T) {
-	hostWithHungMounts(t, 1, func(t *testing.T, _ *faults, a, b *testHost, _ func()) {
+	hostWithHungMounts(t, 1, func(t *testing.T, k *faults, a, b *testHost, revive func()) {
+		before := len(k.mounts())
 		pass(50 * time.Minute)
 		if took := took(func() {
 			a.create("other")
@@ -54,6 +56,18 @@ func TestTransportThatHangsIsItsVolumesTroubleAlone(t *testing.T) {
 		wantKind(t, b.Remove(t.Context(), hung(0)), driver.Conflict, "web-1 uses it")
 		if trouble := a.status("other")["trouble"]; trouble != nil {
 			t.Errorf("the other volume has the trouble %v", trouble)
+		}
+		if trouble := fmt.Sprint(a.status(hung(0))["trouble"]); !strings.Contains(trouble, "its mount has not answered since") {
+			t.Errorf("its trouble is %q", trouble)
+		}
+		// One look, and each five minutes a try to connect without one.
+		if tries := len(k.mounts()) - before; tries > 13 {
+			t.Errorf("its server was tried %d times", tries)
+		}
+		revive()
+		pass(10 * time.Second)
+		if trouble := a.status(hung(0))["trouble"]; trouble != nil {
+			t.Errorf("when its server is back it has the trouble %v", trouble)
 		}
 	})
 }

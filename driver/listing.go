@@ -281,6 +281,9 @@ func (d *Driver) ownTroubles(name string, k knowledge) []string {
 	if t := d.trouble(name); t != "" {
 		troubles = append(troubles, t)
 	}
+	if why := d.whySilent(name, k); why != "" {
+		troubles = append(troubles, why)
+	}
 	if why := d.whyUntold(name, k); why != "" {
 		troubles = append(troubles, why)
 	}

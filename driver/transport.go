@@ -38,9 +38,10 @@ type transport struct {
 
 	mu      sync.Mutex // guards the following fields; never held over a mount
 	attempt *attempt
-	refused time.Time // when this identity was refused, if that was how the latest attempt ended
-	lacking bool      // that was because this host could not show who it is
-	reached time.Time // when it was connected without a call; see reach
+	refused time.Time          // when this identity was refused, if that was how the latest attempt ended
+	lacking bool               // that was because this host could not show who it is
+	reached time.Time          // when it was connected without a call; see reach
+	silent  map[string]silence // looks at mounts that were left behind, by volume
 }
 
 // attempt is one try to mount. A mount cannot be taken back, so whoever comes
@@ -50,6 +51,15 @@ type attempt struct {
 	done    chan struct{}
 	session *session // set before done is closed, if err is nil
 	err     error
+}
+
+// isOver tells whether it has ended, and with it what it left behind.
+func (a *attempt) isOver() bool {
+	if !isOver(a.done) {
+		return false
+	}
+	var left leftBehind
+	return !errors.As(a.err, &left) || left.isOver()
 }
 
 // session is a mounted root with its directories open. Calls that use it hold a
@@ -194,7 +204,7 @@ func (t *transport) unfinished(ctx context.Context, current *attempt) error {
 	if time.Since(current.began) >= answerTimeout {
 		t.noteSilence(err)
 	}
-	return err
+	return leftBehind{err, current.isOver}
 }
 
 // current returns the attempt that is under way or has worked, or begins one.

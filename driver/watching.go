@@ -364,11 +364,15 @@ func (d *Driver) checkMount(ctx context.Context, t *transport, record catalog.Re
 	if t.refusedLately() || t.lease != nil && !t.lease.Open() {
 		return "", false
 	}
+	if _, why := t.silence(record.Name); why != nil {
+		return "", false // told by that; another look would hang as well
+	}
 	dir, s, err := t.openDir(ctx, pathOn(record))
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Sprintf("its directory %s is gone from the file system: restore it there", record.Path), true
 	}
 	if err != nil {
+		t.keepSilence(record.Name, err)
 		return "", false
 	}
 	defer s.release()
