@@ -2,13 +2,13 @@ package lease_test
 
 import (
 	"container/heap"
+	"iter"
 	"math/rand/v2"
-	"runtime"
 	"time"
 )
 
-// A simulation runs the protocol's own code on a clock, a network and a server of its own. One
-// goroutine runs at a time, and a seed decides everything: the same seed is the same run.
+// A simulation runs the protocol's own code on a clock, a network and a server of its own. Its
+// tasks are coroutines, of which one runs at a time, and a seed decides everything: the same seed is the same run.
 
 // sim is the world. Its time begins at 0 and is nobody's clock.
 type sim struct {
@@ -16,7 +16,6 @@ type sim struct {
 	now    time.Duration
 	queue  events
 	next   uint64 // breaks ties in the order of making
-	yield  chan struct{}
 	tasks  []*task
 	active *task // the one that runs
 }
@@ -43,7 +42,7 @@ func (e *events) Pop() any {
 }
 
 func newSim(seed uint64) *sim {
-	return &sim{random: rand.New(rand.NewPCG(seed, 0)), yield: make(chan struct{})}
+	return &sim{random: rand.New(rand.NewPCG(seed, 0))}
 }
 
 // at has something happen after a while.
@@ -72,26 +71,32 @@ func (s *sim) run(until time.Duration) {
 	}
 }
 
-// task is a goroutine of the simulation, which runs when it is resumed and until it pauses.
+// task runs when it is resumed and until it pauses.
 type task struct {
 	sim    *sim
-	wake   chan bool // false: end
+	next   func() (struct{}, bool)
+	stop   func()
+	yield  func(struct{}) bool // false: end
 	over   bool
 	frozen func() time.Duration // how long it cannot be resumed yet; 0: it can
 }
 
+// killed ends a task from within.
+type killed struct{}
+
 func (s *sim) spawn(frozen func() time.Duration, f func()) *task {
-	t := &task{sim: s, wake: make(chan bool), frozen: frozen}
-	s.tasks = append(s.tasks, t)
-	go func() {
+	t := &task{sim: s, frozen: frozen}
+	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
 		defer func() {
 			t.over = true
-			s.yield <- struct{}{}
+			if why := recover(); why != nil && why != (killed{}) {
+				panic(why)
+			}
 		}()
-		if <-t.wake {
-			f()
-		}
-	}()
+		t.yield = yield
+		f()
+	})
+	s.tasks = append(s.tasks, t)
 	s.at(0, t.resume)
 	return t
 }
@@ -105,22 +110,18 @@ func (t *task) resume() {
 		return
 	}
 	t.sim.active = t
-	t.wake <- true
-	<-t.sim.yield
+	t.next()
 }
 
 func (t *task) kill() {
-	if !t.over {
-		t.wake <- false
-		<-t.sim.yield
-	}
+	t.over = true
+	t.stop()
 }
 
 // pause returns control until the task is resumed. Called by the task itself.
 func (t *task) pause() {
-	t.sim.yield <- struct{}{}
-	if !<-t.wake {
-		runtime.Goexit()
+	if !t.yield(struct{}{}) {
+		panic(killed{})
 	}
 }
 
