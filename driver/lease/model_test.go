@@ -18,11 +18,7 @@ func (n *node) fault() {
 		on bool
 		do func()
 	}{
-		{w.pauses, func() {
-			d := n.between(time.Second, 2*time.Minute)
-			n.frozen = max(n.frozen, n.now+d)
-			n.at(d, func() { n.missed += d })
-		}},
+		{w.pauses, func() { n.stand(n.between(time.Second, 2*time.Minute)) }},
 		{w.stops, func() { n.frozen = max(n.frozen, n.now+n.between(time.Second, 2*time.Minute)) }},
 		{w.cuts, func() { n.cut = max(n.cut, n.now+n.between(time.Second, 3*time.Minute)) }},
 		{w.crashes, func() { n.crash() }},
@@ -42,7 +38,10 @@ func (n *node) crash() {
 		t.kill()
 	}
 	n.tasks = nil
-	n.at(n.between(0, 30*time.Second), n.live)
+	if !n.down {
+		n.down = true
+		n.at(n.between(0, 30*time.Second), n.live)
+	}
 }
 
 const (

@@ -67,10 +67,12 @@ type node struct {
 	*world
 	self   lease.Host
 	rate   float64       // of its clock
-	missed time.Duration // what its clock did not see
+	missed time.Duration // what its clock will not have seen when it goes on
+	stands time.Duration // until when its clock stands still
 	frozen time.Duration // until when nothing of it runs
 	cut    time.Duration // until when nothing of it arrives
 	tasks  []*task
+	down   bool // the plugin
 	keeper *lease.Keeper
 
 	// What outlives a crash of the plugin: what is on its disk, and the kernel's NFS client.
@@ -85,12 +87,22 @@ func (n *node) spawn(f func()) {
 
 // Now is the host's clock.
 func (n *node) Now() time.Time {
-	return time.Unix(0, 0).Add(time.Duration(float64(n.now-n.missed) * n.rate))
+	return time.Unix(0, 0).Add(time.Duration(float64(max(n.now, n.stands)-n.missed) * n.rate))
 }
 
-// Sleep sleeps by the host's clock.
+// stand has the host stop, and its clock.
+func (n *node) stand(d time.Duration) {
+	end := n.now + d
+	n.missed += max(0, end-max(n.now, n.stands))
+	n.stands, n.frozen = max(n.stands, end), max(n.frozen, end)
+}
+
+// Sleep sleeps by the host's clock, and longer if that stands still meanwhile.
 func (n *node) Sleep(ctx context.Context, d time.Duration) error {
-	n.active.sleep(time.Duration(float64(d) / n.rate))
+	end := n.Now().Add(d)
+	for left := d; left > 0; left = end.Sub(n.Now()) {
+		n.active.sleep(time.Duration(float64(left)/n.rate) + 1)
+	}
 	return ctx.Err()
 }
 
@@ -219,6 +231,7 @@ func (d deadline) Err() error {
 
 // live is a host's life: it wants the volume, has it for a while, gives it back.
 func (n *node) live() {
+	n.down = false
 	n.keeper = &lease.Keeper{Self: n.self, Store: n, Clock: n}
 	n.spawn(func() { n.keeper.Run(context.Background()) })
 	n.spawn(func() {
