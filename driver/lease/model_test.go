@@ -58,7 +58,7 @@ func simulate(seed uint64, weather weather, broken broken) *world {
 	}
 	for i := range hosts {
 		id := string(rune('a' + i))
-		n := &node{world: w, self: lease.Host{ID: id, Name: "host-" + id}, rate: 1}
+		n := &node{world: w, self: lease.Host{ID: id, Name: "host-" + id}, rate: 1, knownOf: map[string]*memory[lease.Sign]{}}
 		if weather.drift > 0 {
 			n.rate = 1 + float64(w.random.IntN(2*weather.drift+1)-weather.drift)/1000
 		}
@@ -73,16 +73,28 @@ func simulate(seed uint64, weather weather, broken broken) *world {
 }
 
 // rough is everything at once; the eviction is what holds then. In calm weather messages are
-// lost and hosts cut off, but what arrives is not late: there the gate alone holds.
+// lost and hosts cut off, but what arrives is not late, and a sign is not older than what the margin leaves
+// when clocks run apart: there the gate alone holds.
 var (
 	rough = weather{
 		slow: 2 * time.Second, drift: 100, losses: 10, late: true, faults: 4,
 		pauses: true, stops: true, cuts: true, crashes: true, reboots: true,
+		oldLooks: time.Minute, oldSigns: time.Minute, preempts: 10,
 	}
 	// storm has hosts stop, or the plugin start again, every few seconds.
 	storm = weather{slow: time.Second, losses: 8, late: true, faults: 12, stops: true, crashes: true}
-	calm  = weather{slow: 300 * time.Millisecond, drift: 20, losses: 20, faults: 4, cuts: true, crashes: true, reboots: true}
+	calm  = weather{
+		slow: 300 * time.Millisecond, drift: 20, losses: 20, faults: 4, cuts: true, crashes: true, reboots: true,
+		oldLooks: time.Minute, oldSigns: time.Second,
+	}
 )
+
+// withLies is calm weather in which hosts that live are preempted, and signs are older than the margin
+// allows: the gate alone is not made for either.
+func withLies(w weather) weather {
+	w.preempts, w.oldSigns = 10, time.Minute
+	return w
+}
 
 // schedules is how many runs: LEASE_SCHEDULES, else a few.
 func schedules(t *testing.T, few int) int {
@@ -105,21 +117,22 @@ func TestAtMostOneHostWrites(t *testing.T) {
 	}{
 		{"with both fences, whatever happens", rough, broken{}},
 		{"with the gate alone, if nothing is late", calm, broken{noEviction: true}},
-		{"with both fences in calm weather", calm, broken{}},
+		{"with both fences in calm weather", withLies(calm), broken{}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			var tenures, writes, released, lost int
+			var all tally
 			runs := schedules(t, 1000)
 			for seed := range runs {
 				w := simulate(uint64(seed), row.weather, row.broken)
 				if w.wrong != nil {
 					t.Fatalf("seed %d: %s", seed, w.wrong[0])
 				}
-				tenures, writes, released, lost = tenures+w.tenures, writes+w.writes, released+w.released, lost+w.lost
+				all.add(w.tally)
 			}
-			t.Logf("%d schedules: %d tenures, %d writes, %d leases given back, %d lost", runs, tenures, writes, released, lost)
-			if tenures < 3*runs || writes < 40*runs || released < runs {
+			t.Logf("%d schedules: %v", runs, all)
+			if all.tenures < 3*runs || all.writes < 40*runs || all.released < runs || all.old < 5*runs || all.dropped < runs/10 ||
+				row.weather.preempts > 0 && all.preempted < runs/3 {
 				t.Error("too little happens for this to show anything")
 			}
 		})
@@ -137,6 +150,7 @@ func TestEachSafeguardIsNeeded(t *testing.T) {
 		{"no gate, and no eviction", calm, gateAlone(broken{noGate: true})},
 		{"a gate that is open after a restart before the lease is confirmed", calm, gateAlone(broken{adoptsOpen: true})},
 		{"clocks that run apart by more than the margin", func() weather { w := calm; w.drift = 300; return w }(), gateAlone(broken{})},
+		{"signs that are older than the margin allows", func() weather { w := calm; w.oldSigns = time.Minute; return w }(), gateAlone(broken{})},
 		{"a new session that nobody confirms", rough, broken{noConfirm: true}},
 		{"a session that is confirmed before it is made", rough, broken{confirmsFirst: true}},
 		{"an eviction before the lease is taken", rough, broken{evictsFirst: true}},

@@ -40,12 +40,15 @@ type Sign string
 
 // Store is where leases are. Each call may fail though it has worked, or works later.
 type Store interface {
-	// Look returns a volume's lease; it may be an older one.
+	// Look returns a volume's lease; it may be an older one, however long that is so: a kernel's memory
+	// of a directory can miss a change.
 	Look(ctx context.Context, volume string) (Entry, error)
 	// Take makes the step from one entry to another, atomically. It fails with [ErrTaken] if
-	// the lease is not as from says; Look then finds a newer one.
+	// the lease is not as from says; Look then finds a newer one than that.
 	Take(ctx context.Context, volume string, from, to Entry) error
-	// Sign returns a host's sign of life as one that uses the volume.
+	// Sign returns a host's sign of life as one that uses the volume. It may be one of a moment ago. One
+	// that is older than what the margin leaves, when clocks run apart, can make a host that lives look
+	// dead: then its gate is open, and only the eviction keeps it from writing.
 	Sign(ctx context.Context, volume string, host Host) (Sign, error)
 	// Renew gives this host's sign for all volumes that it uses. It fails with [ErrForgotten] if
 	// the sign was given after others had dropped this host.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/lease"
@@ -20,6 +19,11 @@ type weather struct {
 	losses int
 	// late: messages may arrive up to two minutes late.
 	late bool
+	// oldLooks is for how long at most a host may be told a lease as it was, oldSigns a sign.
+	oldLooks, oldSigns time.Duration
+	// preempts: one in so many times a person says that whoever has the volume is dead; 0: never. The
+	// person may be wrong.
+	preempts int
 	// faults is how many of those below happen to a host.
 	faults int
 	// pauses: a host stops for up to two minutes anywhere, and so does its clock; stops: its
@@ -41,13 +45,36 @@ type world struct {
 	nodes   []*node
 
 	entry    lease.Entry
-	signs    map[string]int       // of hosts that say that they use the volume
+	signs    map[string]int       // of hosts whose entries say that they use the volume
+	sign     int                  // the latest one: none comes twice
 	sessions map[lease.Tenure]int // of NFS clients
 	session  int                  // the latest one's number
 	serves   lease.Tenure         // the latest that was told that it has the lease
 
-	tenures, writes, released, lost int
-	wrong                           []string
+	tally
+	wrong []string
+}
+
+// tally is how often something happened.
+type tally struct {
+	tenures, writes, released, lost, preempted int
+	old                                        int // looks and signs that were not the latest
+	dropped                                    int // hosts that heard that others had dropped them
+}
+
+func (t *tally) add(more tally) {
+	t.tenures += more.tenures
+	t.writes += more.writes
+	t.released += more.released
+	t.lost += more.lost
+	t.preempted += more.preempted
+	t.old += more.old
+	t.dropped += more.dropped
+}
+
+func (t tally) String() string {
+	return fmt.Sprintf("%d tenures, %d writes, %d leases given back, %d lost, %d preempted; %d old answers, %d hosts dropped",
+		t.tenures, t.writes, t.released, t.lost, t.preempted, t.old, t.dropped)
 }
 
 // accept is a write that the server does.
@@ -74,6 +101,11 @@ type node struct {
 	tasks  []*task
 	down   bool // the plugin
 	keeper *lease.Keeper
+
+	uses      bool // it says that it uses the volume, or tries to
+	forgotten bool // it was dropped, and its keeper was not told yet
+	knownAs   memory[lease.Entry]
+	knownOf   map[string]*memory[lease.Sign]
 
 	// What outlives a crash of the plugin: what is on its disk, and the kernel's NFS client.
 	held    *lease.Tenure
@@ -164,10 +196,28 @@ func (n *node) journey() (there, back time.Duration, lost bool) {
 	return there, back, lost
 }
 
+// memory is an answer that a host gets again for a while, from its kernel, though there is a newer one.
+type memory[T comparable] struct {
+	answer T
+	until  time.Duration
+}
+
+// recall is an answer as the host gets it.
+func recall[T comparable](n *node, m *memory[T], longest time.Duration, answer T) T {
+	if n.now >= m.until && longest > 0 && n.chance(10) {
+		*m = memory[T]{answer, n.now + n.between(0, longest)}
+	}
+	if n.now >= m.until || m.answer == answer {
+		return answer
+	}
+	n.old++
+	return m.answer
+}
+
 // Look implements lease.Store.
 func (n *node) Look(context.Context, string) (e lease.Entry, err error) {
 	var found lease.Entry
-	err = n.ask(func() error { found = n.entry; return nil })
+	err = n.ask(func() error { found = recall(n, &n.knownAs, n.weather.oldLooks, n.entry); return nil })
 	if n.broken.forgetsEviction {
 		found.From = lease.Tenure{}
 	}
@@ -177,6 +227,7 @@ func (n *node) Look(context.Context, string) (e lease.Entry, err error) {
 // Take implements lease.Store.
 func (n *node) Take(_ context.Context, _ string, from, to lease.Entry) error {
 	return n.ask(func() error {
+		n.knownAs.until = 0 // a step shows a host what there is
 		if n.entry != from && (!n.broken.forgetsEviction || n.entry.Serial != from.Serial) {
 			return lease.ErrTaken
 		}
@@ -186,23 +237,6 @@ func (n *node) Take(_ context.Context, _ string, from, to lease.Entry) error {
 		n.entry = to
 		return nil
 	})
-}
-
-// Sign implements lease.Store.
-func (n *node) Sign(_ context.Context, _ string, h lease.Host) (lease.Sign, error) {
-	var sign lease.Sign
-	err := n.ask(func() error {
-		if count, uses := n.signs[h.ID]; uses {
-			sign = lease.Sign(strconv.Itoa(count))
-		}
-		return nil
-	})
-	return sign, err
-}
-
-// Renew implements lease.Store.
-func (n *node) Renew(context.Context) error {
-	return n.ask(func() error { n.signs[n.self.ID]++; return nil })
 }
 
 // Evict implements lease.Store.
@@ -231,15 +265,19 @@ func (d deadline) Err() error {
 
 // live is a host's life: it wants the volume, has it for a while, gives it back.
 func (n *node) live() {
-	n.down = false
+	n.down, n.uses, n.forgotten = false, n.held != nil, false
 	n.keeper = &lease.Keeper{Self: n.self, Store: n, Clock: n}
 	n.spawn(func() { n.keeper.Run(context.Background()) })
+	n.spawn(n.sweep)
 	n.spawn(func() {
 		if n.held != nil {
 			n.use(n.keeper.Adopt("v", *n.held))
 		}
 		for {
 			_ = n.Sleep(context.Background(), n.between(0, 40*time.Second))
+			if n.weather.preempts > 0 && n.chance(n.weather.preempts) {
+				n.preempt()
+			}
 			if l := n.acquire(); l != nil {
 				n.use(l)
 			}
@@ -247,8 +285,14 @@ func (n *node) live() {
 	})
 }
 
+func (n *node) preempt() {
+	if was, err := n.keeper.Preempt(context.Background(), "v"); err == nil && was != (lease.Host{}) {
+		n.preempted++
+	}
+}
+
 func (n *node) acquire() *lease.Lease {
-	if n.Renew(context.Background()) != nil { // it says that it uses the volume
+	if n.announce() != nil {
 		return nil
 	}
 	l, err := n.keeper.Acquire(deadline{context.Background(), n, n.Now().Add(22 * time.Second)}, "v")
@@ -263,10 +307,6 @@ func (n *node) acquire() *lease.Lease {
 		n.tenures++
 	}
 	return l
-}
-
-func (n *node) withdraw() {
-	_ = n.ask(func() error { delete(n.signs, n.self.ID); return nil })
 }
 
 // use has a container write, until it is stopped or the lease is lost.
