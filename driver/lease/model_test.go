@@ -54,7 +54,7 @@ const (
 func simulate(seed uint64, weather weather, broken broken) *world {
 	w := &world{
 		sim: newSim(seed), weather: weather, broken: broken,
-		signs: map[string]int{}, sessions: map[lease.Tenure]int{},
+		signs: map[string]int{}, sessions: map[lease.Tenure]int{}, ends: map[lease.Tenure]time.Time{},
 	}
 	for i := range hosts {
 		id := string(rune('a' + i))
@@ -81,11 +81,16 @@ var (
 		pauses: true, stops: true, cuts: true, crashes: true, reboots: true,
 		oldLooks: time.Minute, oldSigns: time.Minute, preempts: 10,
 	}
-	// storm has hosts stop, or the plugin start again, every few seconds.
-	storm = weather{slow: time.Second, losses: 8, late: true, faults: 12, stops: true, crashes: true}
+	// storm has a host stop, or its plugin start again, each quarter of a minute.
+	storm = weather{slow: time.Second, losses: 8, late: true, faults: 10, stops: true, crashes: true}
 	calm  = weather{
 		slow: 300 * time.Millisecond, drift: 20, losses: 20, faults: 4, cuts: true, crashes: true, reboots: true,
 		oldLooks: time.Minute, oldSigns: time.Second,
+	}
+	// still has clocks stand still; what is asked is answered.
+	still = weather{
+		slow: 500 * time.Millisecond, drift: 20, faults: 6, pauses: true, crashes: true, reboots: true,
+		oldLooks: time.Minute, oldSigns: time.Minute, preempts: 10,
 	}
 )
 
@@ -118,6 +123,7 @@ func TestAtMostOneHostWrites(t *testing.T) {
 		{"with both fences, whatever happens", rough, broken{}},
 		{"with the gate alone, if nothing is late", calm, broken{noEviction: true}},
 		{"with both fences in calm weather", withLies(calm), broken{}},
+		{"but for a term, if clocks stand still and evictions reach nobody", still, broken{noEviction: true, lingers: true}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
@@ -132,7 +138,7 @@ func TestAtMostOneHostWrites(t *testing.T) {
 			}
 			t.Logf("%d schedules: %v", runs, all)
 			if all.tenures < 3*runs || all.writes < 40*runs || all.released < runs || all.old < 5*runs || all.dropped < runs/10 ||
-				row.weather.preempts > 0 && all.preempted < runs/3 {
+				row.weather.preempts > 0 && all.preempted < runs/3 || row.broken.lingers && all.lingered < runs {
 				t.Error("too little happens for this to show anything")
 			}
 		})
@@ -149,8 +155,13 @@ func TestEachSafeguardIsNeeded(t *testing.T) {
 		{"a relay that asks the gate and is paused before it writes, and no eviction", rough, broken{noEviction: true}},
 		{"no gate, and no eviction", calm, gateAlone(broken{noGate: true})},
 		{"a gate that is open after a restart before the lease is confirmed", calm, gateAlone(broken{adoptsOpen: true})},
-		{"clocks that run apart by more than the margin", func() weather { w := calm; w.drift = 300; return w }(), gateAlone(broken{})},
+		{"clocks that run apart by more than the margin", func() weather { w := calm; w.drift = 400; return w }(), gateAlone(broken{})},
 		{"signs that are older than the margin allows", func() weather { w := calm; w.oldSigns = time.Minute; return w }(), gateAlone(broken{})},
+		{"a taker that does not wait until a term is over", calm, gateAlone(broken{noWait: true})},
+		{"a gate that was shut and opens by a sign, with no step that confirms the lease", calm, gateAlone(broken{signOpens: true})},
+		{"a holder that goes on though others have dropped it", still, gateAlone(broken{lingers: true, ignoresDrop: true})},
+		{"a holder that does not ask for its lease in turn", still, gateAlone(broken{lingers: true, noTurn: true})},
+		{"a lease that is given back and its client not evicted", rough, broken{leavesClient: true}},
 		{"a new session that nobody confirms", rough, broken{noConfirm: true}},
 		{"a session that is confirmed before it is made", rough, broken{confirmsFirst: true}},
 		{"an eviction before the lease is taken", rough, broken{evictsFirst: true}},

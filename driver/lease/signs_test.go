@@ -32,6 +32,7 @@ func (n *node) withdraw() {
 
 // give is a sign as the server keeps it.
 func (n *node) give() {
+	n.gone = false
 	n.sign++
 	n.signs[n.self.ID] = n.sign
 }
@@ -43,6 +44,7 @@ func (n *node) Renew(context.Context) error {
 	if !n.uses {
 		return nil
 	}
+	begun := n.Now()
 	err := n.ask(func() error {
 		if n.signs[n.self.ID] == 0 {
 			return errNoEntry
@@ -54,11 +56,18 @@ func (n *node) Renew(context.Context) error {
 		n.forgotten = true
 		err = n.announce()
 	}
-	if err != nil || !n.forgotten {
+	if err != nil {
 		return err
+	}
+	n.signed = begun
+	if !n.forgotten {
+		return nil
 	}
 	n.forgotten = false
 	n.dropped++
+	if n.broken.ignoresDrop {
+		return nil
+	}
 	return lease.ErrForgotten
 }
 
@@ -131,6 +140,9 @@ func (n *node) drop(other *node, found lease.Sign) {
 	err := n.ask(func() error {
 		taken = n.signs[id]
 		delete(n.signs, id)
+		if asSign(taken) == found {
+			other.wasDropped()
+		}
 		return nil
 	})
 	if err != nil || taken == 0 || asSign(taken) == found {

@@ -3,7 +3,7 @@ package lease_test
 import (
 	"context"
 	"errors"
-	"fmt"
+	"slices"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/lease"
@@ -35,6 +35,10 @@ type weather struct {
 // broken are safeguards that are left out, to see that they are needed.
 type broken struct {
 	noGate, noEviction, noConfirm, confirmsFirst, evictsFirst, forgetsEviction, adoptsOpen bool
+	noWait, signOpens, leavesClient, ignoresDrop, noTurn                                   bool
+	// lingers is none: a holder that was evicted nowhere may write until it must have found out. What has it
+	// find out is for this alone: a holder that was evicted cannot write.
+	lingers bool
 }
 
 // world is a server with one volume's lease and data, and the hosts.
@@ -51,42 +55,11 @@ type world struct {
 	session  int                  // the latest one's number
 	serves   lease.Tenure         // the latest that was told that it has the lease
 
+	current []lease.Tenure             // those that no later one has followed
+	ends    map[lease.Tenure]time.Time // when a tenure that was followed must have found out, by its host's clock
+
 	tally
 	wrong []string
-}
-
-// tally is how often something happened.
-type tally struct {
-	tenures, writes, released, lost, preempted int
-	old                                        int // looks and signs that were not the latest
-	dropped                                    int // hosts that heard that others had dropped them
-}
-
-func (t *tally) add(more tally) {
-	t.tenures += more.tenures
-	t.writes += more.writes
-	t.released += more.released
-	t.lost += more.lost
-	t.preempted += more.preempted
-	t.old += more.old
-	t.dropped += more.dropped
-}
-
-func (t tally) String() string {
-	return fmt.Sprintf("%d tenures, %d writes, %d leases given back, %d lost, %d preempted; %d old answers, %d hosts dropped",
-		t.tenures, t.writes, t.released, t.lost, t.preempted, t.old, t.dropped)
-}
-
-// accept is a write that the server does.
-func (w *world) accept(t lease.Tenure) {
-	w.writes++
-	if w.broken.noEviction && t.Host == w.serves.Host {
-		return // a host takes its own lease again at once: that needs the eviction
-	}
-	if t.Epoch < w.serves.Epoch {
-		w.wrong = append(w.wrong, fmt.Sprintf("at %v tenure %d of %s wrote, while tenure %d of %s has the lease",
-			w.now, t.Epoch, t.Host.ID, w.serves.Epoch, w.serves.Host.ID))
-	}
 }
 
 // node is a host. It is the clock and the store of its keeper.
@@ -101,9 +74,12 @@ type node struct {
 	tasks  []*task
 	down   bool // the plugin
 	keeper *lease.Keeper
+	runs   *task // its Run
 
-	uses      bool // it says that it uses the volume, or tries to
-	forgotten bool // it was dropped, and its keeper was not told yet
+	uses      bool      // it says that it uses the volume, or tries to
+	gone      bool      // others have dropped it, and it has not come back
+	forgotten bool      // it has found that out, and not told its keeper yet
+	signed    time.Time // when it began the latest sign that was given
 	knownAs   memory[lease.Entry]
 	knownOf   map[string]*memory[lease.Sign]
 
@@ -226,6 +202,9 @@ func (n *node) Look(context.Context, string) (e lease.Entry, err error) {
 
 // Take implements lease.Store.
 func (n *node) Take(_ context.Context, _ string, from, to lease.Entry) error {
+	if n.broken.noTurn && n.active == n.runs && n.anyOpen() {
+		return errTimeout
+	}
 	return n.ask(func() error {
 		n.knownAs.until = 0 // a step shows a host what there is
 		if n.entry != from && (!n.broken.forgetsEviction || n.entry.Serial != from.Serial) {
@@ -239,10 +218,14 @@ func (n *node) Take(_ context.Context, _ string, from, to lease.Entry) error {
 	})
 }
 
+// anyOpen tells whether Run takes a step only because it is a lease's turn.
+func (n *node) anyOpen() bool { return slices.ContainsFunc(n.keeper.Held(), (*lease.Lease).Open) }
+
 // Evict implements lease.Store.
 func (n *node) Evict(_ context.Context, _ string, t lease.Tenure) error {
 	return n.ask(func() error {
-		if !n.broken.noEviction && !n.broken.evictsFirst {
+		leaves := n.held != nil && t == *n.held // it gives the lease back
+		if !n.broken.noEviction && !n.broken.evictsFirst && !(n.broken.leavesClient && leaves) {
 			delete(n.sessions, t)
 		}
 		return nil
@@ -265,9 +248,12 @@ func (d deadline) Err() error {
 
 // live is a host's life: it wants the volume, has it for a while, gives it back.
 func (n *node) live() {
-	n.down, n.uses, n.forgotten = false, n.held != nil, false
+	n.down, n.uses, n.forgotten, n.signed = false, n.held != nil, false, time.Time{}
 	n.keeper = &lease.Keeper{Self: n.self, Store: n, Clock: n}
-	n.spawn(func() { n.keeper.Run(context.Background()) })
+	n.spawn(func() {
+		n.runs = n.active
+		n.keeper.Run(context.Background())
+	})
 	n.spawn(n.sweep)
 	n.spawn(func() {
 		if n.held != nil {
@@ -275,7 +261,8 @@ func (n *node) live() {
 		}
 		for {
 			_ = n.Sleep(context.Background(), n.between(0, 40*time.Second))
-			if n.weather.preempts > 0 && n.chance(n.weather.preempts) {
+			// Nothing but a preempt takes a lease without the wait.
+			if n.broken.noWait || n.weather.preempts > 0 && n.chance(n.weather.preempts) {
 				n.preempt()
 			}
 			if l := n.acquire(); l != nil {
@@ -302,10 +289,7 @@ func (n *node) acquire() *lease.Lease {
 	}
 	t := l.Tenure
 	n.held, n.client, n.stopsAt = &t, 0, n.now+n.between(5*time.Second, 90*time.Second)
-	if t.Epoch > n.serves.Epoch {
-		n.serves = t
-		n.tenures++
-	}
+	n.told(t)
 	return l
 }
 
@@ -378,11 +362,16 @@ func (n *node) introduce(l *lease.Lease, opens bool) (session int, err error) {
 
 // pass sends a message through the gate. Between the question and the message anything may stop.
 func (n *node) pass(l *lease.Lease, opens bool, do func() error) error {
-	if !n.broken.noGate && !opens && !l.Open() {
+	if !n.broken.noGate && !opens && !l.Open() && !n.signOpens(l) {
 		return errShut
 	}
 	if n.weather.stops || n.weather.pauses {
 		n.active.sleep(0)
 	}
 	return n.ask(do)
+}
+
+// signOpens is a gate that every sign of life opens, though nothing has confirmed the lease.
+func (n *node) signOpens(l *lease.Lease) bool {
+	return n.broken.signOpens && l.Over() == nil && n.Now().Sub(n.signed) < lease.Term-2*time.Second
 }
