@@ -139,7 +139,14 @@ func (d *Driver) RelaysRunning() []netip.AddrPort {
 
 // HangRelays has what writes the file of the relays wait, as for a disk that hangs, until the result is called.
 func (d *Driver) HangRelays() (release func()) {
-	writing := reflect.ValueOf(d.relays.endpoints).Elem().FieldByName("writing")
+	return hangTable(d.relays.endpoints)
+}
+
+// HangPositions has what writes the file of the mount targets in use wait in the same way.
+func (d *Driver) HangPositions() (release func()) { return hangTable(d.zones.positions) }
+
+func hangTable(table any) (release func()) {
+	writing := reflect.ValueOf(table).Elem().FieldByName("writing")
 	lock := (*sync.Mutex)(writing.Addr().UnsafePointer())
 	lock.Lock()
 	return lock.Unlock

@@ -34,10 +34,11 @@ const (
 
 // fileSystem is a file system in use on this host.
 type fileSystem struct {
-	d    *Driver
-	spec filesystem.Spec
-	self lease.Host    // this host, as others see it here
-	lost chan struct{} // told when a mount target was left
+	d     *Driver
+	spec  filesystem.Spec
+	self  lease.Host    // this host, as others see it here
+	lost  chan struct{} // told when a mount target was left
+	place place
 
 	presence   *presence
 	leases     *lease.Keeper

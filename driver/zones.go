@@ -7,6 +7,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/filesystem"
@@ -48,10 +50,27 @@ func (f *fileSystem) position() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// keepPosition remembers where the file system is now, in the background: what else is to be moved does not wait
+// for this host's disk. It is called in the order of moves.
 func (f *fileSystem) keepPosition(now proxy.Target) {
-	if err := f.d.zones.positions.Put(f.spec.String(), position{f.d.host.boot, now.Addr}); err != nil {
-		f.d.log.WithField("filesystem", f.spec).Errorf("remember its mount target: %v", err)
-	}
+	f.place.latest.Store(&now.Addr)
+	f.d.spawn(func() {
+		f.place.keeping.Lock()
+		defer f.place.keeping.Unlock()
+		latest := position{f.d.host.boot, *f.place.latest.Load()}
+		if kept, _ := f.d.zones.positions.Get(f.spec.String()); kept == latest {
+			return
+		}
+		if err := f.d.zones.positions.Put(f.spec.String(), latest); err != nil {
+			f.d.log.WithField("filesystem", f.spec).Errorf("remember its mount target: %v", err)
+		}
+	})
+}
+
+// place is where a file system is, for the next start to know.
+type place struct {
+	latest  atomic.Pointer[netip.AddrPort] // by the latest move
+	keeping sync.Mutex                     // held by who writes that to this host's disk
 }
 
 // origin is the address by which the kernel knows the transport's NFS client, if containers still have it

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 	"github.com/docker-volume-efs/docker-volume-efs/proxy"
@@ -79,6 +80,30 @@ func TestMountsStayInTheirZoneOverARestart(t *testing.T) {
 	h.start()
 	h.mount("data", "6")
 	in("after a reboot", "b", "")
+}
+
+// What is mounted is moved when a zone is lost, whatever this host's disk does.
+func TestMovesDoNotWaitForThisHostsDisk(t *testing.T) {
+	h := newHost(t, "", onTargets("relay", nfsServer(t), nfsServer(t)))
+	h.create("data")
+	h.mount("data", "1")
+	release := h.HangPositions()
+	moved := make(chan error, 1)
+	h.behind(func() { moved <- h.Drain("b", true) })
+	select {
+	case err := <-moved:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the move waits")
+	}
+	release()
+	h.restart()
+	h.mount("data", "2")
+	if current, _ := zoneOf(h); current != "a" {
+		t.Errorf("after a restart it is in zone %s", current)
+	}
 }
 
 // The kernel finds what containers have mounted by the address of its first mount alone, and moves it with
