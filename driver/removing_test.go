@@ -505,6 +505,29 @@ func TestNeighboursThatThisHostHasNotHeardOf(t *testing.T) {
 	})
 }
 
+// What the kernel remembers of a directory can lack a name that came within the same tick of the server's clock.
+func TestRemovalHasTheServersNames(t *testing.T) {
+	shared := t.TempDir()
+	h := newHost(t, shared)
+	h.create("data")
+	long := time.Now().Add(-time.Hour)
+	for _, dir := range []string{"hosts", "paths"} {
+		if err := os.Chtimes(filepath.Join(shared, ".docker-volume-efs", dir), long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.remove("data")
+	for _, dir := range []string{"hosts", "paths"} {
+		info, err := os.Stat(filepath.Join(shared, ".docker-volume-efs", dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.ModTime().Equal(long) {
+			t.Errorf("%s shows no change that would have its names read anew", dir)
+		}
+	}
+}
+
 func TestDamagedRecord(t *testing.T) {
 	damage := func(t *testing.T, shared, content string) {
 		t.Helper()

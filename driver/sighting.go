@@ -186,8 +186,11 @@ func soonFree(ctx context.Context, refuse func() error) error {
 	}
 }
 
-// refuseUsed refuses to remove a volume that another host uses. It asks now.
+// refuseUsed refuses to remove a volume that another host uses. It asks now, and the server itself.
 func (p *presence) refuseUsed(c *catalog.Catalog, name string) error {
+	if err := c.ForgetNames(); err != nil {
+		return err
+	}
 	if err := p.look(c); err != nil {
 		return err
 	}

@@ -99,6 +99,13 @@ func (c *Catalog) Hosts(before map[string]FoundHost) (map[string]FoundHost, erro
 	return all, nil
 }
 
+// ForgetNames has the next look at the hosts and at the neighbours of a volume find the names that the server has: one
+// that came in the same tick of the server's clock as an earlier look could be missing from what the kernel remembers of
+// a directory.
+func (c *Catalog) ForgetNames() error {
+	return errors.Join(c.dirs[hostsDir].TouchSelf(), c.dirs[pathsDir].TouchSelf())
+}
+
 // Sign is what changes with each renewal; a clock has no part in it.
 func (h FoundHost) Sign() string { return fmt.Sprint(h.stamp) }
 
