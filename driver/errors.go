@@ -128,6 +128,10 @@ func advice(err error) string {
 		return "the file system is full: free some space or raise the quota"
 	case errors.Is(err, syscall.ESTALE):
 		return "the directory was replaced on the server; try again"
+	case errors.Is(err, catalog.ErrDamagedLease):
+		return "when no host has the volume mounted any more, remove its directory in " + catalog.DirName + "/leases: the next mount makes it anew"
+	case errors.Is(err, catalog.ErrDamagedHost):
+		return "remove that file if its host is gone; one that lives writes it anew when a container there begins or ceases to use a volume"
 	case errors.Is(err, catalog.ErrDamaged):
 		return "restore the record in " + catalog.DirName + "/volumes, or create the volume again: its data is not touched"
 	}

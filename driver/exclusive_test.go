@@ -2,6 +2,7 @@ package driver_test
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -171,4 +172,57 @@ func exclusiveMounts(k *faults) []mount.Mount {
 		}
 	}
 	return all
+}
+
+// What is damaged is named, and what to do about it: a volume's record is neither a lease nor a host's entry.
+func TestDamageOfWhatLeasesNeed(t *testing.T) {
+	hosts, export, _ := leasing(t, "a", "b")
+	a, b := hosts[0], hosts[1]
+	inside := func(pattern string) string {
+		found, err := filepath.Glob(filepath.Join(export, catalog.DirName, pattern))
+		if err != nil || len(found) != 1 {
+			t.Fatal(found, err)
+		}
+		return found[0]
+	}
+	refused := func(want ...string) {
+		t.Helper()
+		text := fmt.Sprint(mountOf(t.Context(), b, "data", "1"))
+		for _, one := range want {
+			if !strings.Contains(text, one) {
+				t.Errorf("a mount says %q, which has no %q", text, one)
+			}
+		}
+	}
+	a.mount("data", "1")
+	entry := inside("hosts/*.json")
+	if err := os.WriteFile(entry, []byte("garbage\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused("its entry is damaged: .docker-volume-efs/hosts/"+filepath.Base(entry), "remove that file if its host is gone")
+	a.create("another")
+	a.mount("another", "1") // writes the entry anew
+	a.unmount("data", "1")
+	eventually(t, "the lease is given back", func() bool { return a.status("data")["lease"] == "not this host's" })
+
+	dir := inside("leases/data@*")
+	if err := os.WriteFile(filepath.Join(dir, "1"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused("its lease is damaged: .docker-volume-efs/leases/"+filepath.Base(dir)+" has 2 names", "remove its directory in .docker-volume-efs/leases")
+	wantKind(t, b.Remove(t.Context(), "data"), driver.Failed, "its lease is damaged")
+	if err := os.Remove(filepath.Join(dir, "1")); err != nil {
+		t.Fatal(err)
+	}
+	b.mount("data", "1")
+	b.unmount("data", "1")
+	eventually(t, "the lease is given back", func() bool { return b.status("data")["lease"] == "not this host's" })
+	if err := os.Rename(inside("leases/data@*/*"), filepath.Join(dir, "no lease's name")); err != nil {
+		t.Fatal(err)
+	}
+	refused("its lease is damaged", `"no lease's name"`, "remove its directory in .docker-volume-efs/leases")
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	b.mount("data", "1")
 }

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -53,7 +54,11 @@ func (s *leaseStore) Look(ctx context.Context, key string) (lease.Entry, error) 
 	if err != nil {
 		return lease.Entry{}, err
 	}
-	return lease.Parse(name)
+	entry, err := lease.Parse(name)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", catalog.ErrDamagedLease, err)
+	}
+	return entry, err
 }
 
 // Take implements [lease.Store].

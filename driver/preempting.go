@@ -29,7 +29,7 @@ func (d *Driver) Preempt(ctx context.Context, name string) (host string, err err
 			return conflict{fmt.Errorf("it is no exclusive volume of a file server: access is %s, on %s", record.Options.Access, f.spec)}
 		}
 		if h := f.holdingOf(name); h != nil && h.lease.Over() == nil {
-			return conflict{errors.New("this host itself has it: stop its container here")}
+			return conflict{errors.New("this host itself has it: stop its container here; if none runs, a new one on this host gets the volume")}
 		}
 		if err := f.leaseStore.make(ctx, record.LeaseKey()); err != nil {
 			return err

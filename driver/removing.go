@@ -97,7 +97,7 @@ func (f *fileSystem) isLeased(c *catalog.Catalog, record catalog.Record) (bool, 
 	}
 	entry, err := lease.Parse(name)
 	if err != nil {
-		return false, fmt.Errorf("%w: its lease: %w", catalog.ErrDamaged, err)
+		return false, fmt.Errorf("%w: %w", catalog.ErrDamagedLease, err)
 	}
 	return !entry.Free(), nil
 }
@@ -378,7 +378,8 @@ func dropLease(c *catalog.Catalog, record catalog.Record) error {
 // isDefinite tells whether trying again would fail in the same way.
 func isDefinite(err error) bool {
 	var other conflict
-	return errors.As(err, &other) || errors.Is(err, catalog.ErrDamaged) || errors.Is(err, catalog.ErrNewer) ||
+	return errors.As(err, &other) || errors.Is(err, catalog.ErrDamaged) || errors.Is(err, catalog.ErrDamagedHost) ||
+		errors.Is(err, catalog.ErrDamagedLease) || errors.Is(err, catalog.ErrNewer) ||
 		errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EXDEV) || errors.Is(err, syscall.ENOTEMPTY)
 }
 

@@ -156,7 +156,7 @@ func parseHost(id string, data []byte) (Host, error) {
 		err = CheckName(h.Name) // it is shown to people
 	}
 	if err != nil {
-		return Host{}, fmt.Errorf("%w: entry of a host: %w", ErrDamaged, err)
+		return Host{}, fmt.Errorf("%w: %s/%s/%s: %w", ErrDamagedHost, DirName, hostsDir, id+suffix, err)
 	}
 	return h, nil
 }

@@ -92,11 +92,11 @@ func TestHostThatCannotBeRead(t *testing.T) {
 		text string
 		want error
 	}{
-		"garbage":                      {"garbage\n", catalog.ErrDamaged},
-		"another host's":               {`{"version":1,"id":"b","name":"web"}`, catalog.ErrDamaged},
-		"a name that is none":          {`{"version":1,"id":"a","name":"web\n2"}`, catalog.ErrDamaged},
+		"garbage":                      {"garbage\n", catalog.ErrDamagedHost},
+		"another host's":               {`{"version":1,"id":"b","name":"web"}`, catalog.ErrDamagedHost},
+		"a name that is none":          {`{"version":1,"id":"a","name":"web\n2"}`, catalog.ErrDamagedHost},
 		"written by a later version":   {`{"version":99,"id":"a","uses":[]}`, catalog.ErrNewer},
-		"written by a version of none": {`{"id":"a","name":"web"}`, catalog.ErrDamaged},
+		"written by a version of none": {`{"id":"a","name":"web"}`, catalog.ErrDamagedHost},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()

@@ -42,7 +42,8 @@ func checkKey(key string) error {
 	return CheckName(name)
 }
 
-// Lease returns the name of a volume's lease. It is [ErrNotFound] if there is none.
+// Lease returns the name of a volume's lease. It is [ErrNotFound] if there is none, and [ErrDamagedLease] if there
+// are several.
 func (c *Catalog) Lease(key string) (string, error) {
 	dir, err := c.leaseDir(key)
 	if err != nil {
@@ -59,7 +60,7 @@ func (c *Catalog) Lease(key string) (string, error) {
 	case 1:
 		return names[0], nil
 	}
-	return "", fmt.Errorf("%w: lease %q: %d names, not one", ErrDamaged, key, len(names))
+	return "", fmt.Errorf("%w: %s/%s/%s has %d names, not one", ErrDamagedLease, DirName, leasesDir, key, len(names))
 }
 
 func (c *Catalog) leaseDir(key string) (*tree.Dir, error) {

@@ -59,7 +59,7 @@ func TestLeaseWithSeveralNamesIsDamaged(t *testing.T) {
 	c := open(t, root)
 	must(t, c.MakeLease(someKey, "1"))
 	must(t, os.WriteFile(filepath.Join(inside(root, "leases"), someKey, "2"), nil, 0o600))
-	if _, err := c.Lease(someKey); !errors.Is(err, catalog.ErrDamaged) {
+	if _, err := c.Lease(someKey); !errors.Is(err, catalog.ErrDamagedLease) {
 		t.Errorf("two names are %v", err)
 	}
 }

@@ -188,6 +188,10 @@ var (
 	ErrNotFound = errors.New("no such volume")
 	// ErrDamaged reports a record that cannot be read as one.
 	ErrDamaged = errors.New("its record is damaged")
+	// ErrDamagedHost reports a host's entry that cannot be read as one: nothing is known of what that host uses.
+	ErrDamagedHost = errors.New("its entry is damaged")
+	// ErrDamagedLease reports a lease of which nobody can tell who has it.
+	ErrDamagedLease = errors.New("its lease is damaged")
 	// ErrChanged reports that a record is not any more the one that it was.
 	ErrChanged = errors.New("another host has changed it meanwhile: try again")
 	// ErrNewer reports a record or catalogue of a later format.
