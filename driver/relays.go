@@ -45,6 +45,12 @@ type endpoint struct {
 	Tenure lease.Tenure `json:"tenure,omitzero"`
 }
 
+// finds tells whether the next start opens the same relay by what is kept of it already: mount targets are found anew.
+func (e endpoint) finds(now endpoint) bool {
+	return e.Boot == now.Boot && e.Port == now.Port && e.Protection == now.Protection && e.Region == now.Region &&
+		e.Lease == now.Lease && e.Tenure == now.Tenure
+}
+
 // relays are the relays that run on this host, by their transport's identity.
 type relays struct {
 	d         *Driver
@@ -201,8 +207,12 @@ func (r *relays) open(identity string, f *fileSystem, p protection, region strin
 		return netip.AddrPort{}, err
 	}
 	one := r.prepare(identity, f, p, region, l, listener)
-	if err := r.endpoints.Put(identity, one.endpoint(region, l)); err != nil {
-		return netip.AddrPort{}, errors.Join(err, listener.Close(), r.drop(identity))
+	now := one.endpoint(region, l)
+	if err := r.endpoints.Put(identity, now); err != nil {
+		if !e.finds(now) {
+			return netip.AddrPort{}, errors.Join(err, listener.Close(), r.drop(identity))
+		}
+		r.d.log.WithField("filesystem", f.spec).Errorf("remember the relay at %s anew: %v; what is known of it from before will do", one.addr, err)
 	}
 	r.mu.Lock()
 	r.running[identity] = one
