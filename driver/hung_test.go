@@ -1,6 +1,7 @@
 package driver_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -93,6 +94,27 @@ func TestManyTransportsThatHangDelayNoSignOfLife(t *testing.T) {
 		for range 5 {
 			pass(time.Minute)
 			wantKind(t, b.Remove(t.Context(), hung(0)), driver.Conflict, "web-1 uses it")
+		}
+	})
+}
+
+func TestTroubleOfTheCatalogueIsNotEndedByAnotherTransport(t *testing.T) {
+	bubble(t, func(t *testing.T, k *faults, h *testHost) {
+		h.create("data")
+		h.mount("data", "1")
+		h.create("late", "nfs=timeo=300")
+		release := k.hang(t, "open", h.options.FileSystem.Dir)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := mountOf(ctx, h, "late", "1"); err == nil {
+			t.Fatal("it was mounted")
+		}
+		h.die()
+		pass(time.Minute)
+		release() // and the other is connected
+		synctest.Wait()
+		if trouble := fmt.Sprint(h.status("data")["trouble"]); !strings.Contains(trouble, "does not answer") {
+			t.Errorf("the trouble is %q", trouble)
 		}
 	})
 }

@@ -231,7 +231,7 @@ func (t *transport) try(current *attempt) {
 	if err != nil {
 		err = fmt.Errorf("file system %s: %w", t.fs.spec, err)
 	}
-	if t.isMain() || !ofOneIdentity(err) && !errors.Is(err, errSilent) {
+	if t.isMain() || err != nil && !ofOneIdentity(err) && !errors.Is(err, errSilent) {
 		t.fs.note(err)
 	}
 	t.mu.Lock()

@@ -319,7 +319,7 @@ func (d *Driver) checkTransports(ctx context.Context, f *fileSystem) {
 		d.spawn(func() {
 			defer t.looking.Store(false)
 			d.checkMounts(ctx, t, records)
-			if used[t] {
+			if f.usedTransports()[t] { // still: one that was left may be gone for good
 				t.reach()
 			}
 		})
