@@ -145,7 +145,7 @@ func (f *fileSystem) createOnce(ctx context.Context, name string, w wanted) erro
 	if err != nil && f.preferAsked(err) {
 		a, err = withCatalog(ctx, f, agree)
 	}
-	if errors.Is(err, errLeased) { // of a removal that it has to finish first
+	for try := 1; try < removeAttempts && errors.Is(err, errLeased); try++ { // of a removal that it has to finish first
 		if err := f.freeLease(ctx, name); err != nil {
 			return err
 		}

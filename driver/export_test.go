@@ -85,6 +85,9 @@ func (d *Driver) RemoveLate(ctx context.Context, name string) error {
 	return d.home().removeUnused(ctx, name)
 }
 
+// FreeLease is what a removal does that has found a lease, however late.
+func (d *Driver) FreeLease(ctx context.Context, name string) error { return d.home().freeLease(ctx, name) }
+
 // LookSlowly looks at the other hosts' entries, and has something happen before what it found counts.
 func (d *Driver) LookSlowly(ctx context.Context, meanwhile func()) error {
 	p := d.home().presence

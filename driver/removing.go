@@ -81,7 +81,7 @@ func (f *fileSystem) giveLeaseBack(ctx context.Context, name string) error {
 }
 
 // errLeased reports a removal that is under way while some host has the volume's lease still.
-var errLeased = errors.New("a host has its lease still")
+var errLeased = errors.New("a host has its lease still, maybe one that is at the same removal: try again")
 
 // isLeased tells whether some host has a volume's lease still.
 func (f *fileSystem) isLeased(c *catalog.Catalog, record catalog.Record) (bool, error) {
@@ -104,7 +104,7 @@ func (f *fileSystem) isLeased(c *catalog.Catalog, record catalog.Record) (bool, 
 
 // freeLease takes the lease of a volume that is being removed from whoever has it still: nobody alive,
 // as the hosts' entries say, and nobody who could come. A host that was paused for long must find its
-// NFS client evicted, and not write into what the trash gives back.
+// NFS client evicted, and not write into what the trash gives back. The volume stays if that one cannot be evicted.
 func (f *fileSystem) freeLease(ctx context.Context, name string) error {
 	record, err := f.record(ctx, name)
 	if isAboutRecord(err) {
@@ -113,13 +113,22 @@ func (f *fileSystem) freeLease(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if record.State != catalog.Removing {
+		return nil // another host has ended the removal: whoever has a lease now has it by right
+	}
 	if err := f.giveLeaseBack(ctx, name); err != nil {
 		return err
 	}
 	_, err = f.leases.Preempt(ctx, record.LeaseKey())
-	if errors.Is(err, lease.ErrNone) {
+	switch {
+	case errors.Is(err, lease.ErrNone):
 		return nil // another host has ended the removal
+	case err == nil || ctx.Err() != nil || kindOf(err) == Unavailable:
+		return err
 	}
+	_, err = withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
+		return struct{}{}, f.finishRemoving(c, record, conflict{fmt.Errorf("it stays: the host that had it may write still: %w", err)})
+	})
 	return err
 }
 
@@ -200,7 +209,9 @@ func (f *fileSystem) removeData(ctx context.Context, c *catalog.Catalog, name st
 	if errors.Is(err, catalog.ErrDamaged) {
 		// Where its data is cannot be told, so the data stays.
 		aside, asideErr := c.SetAside(name)
-		f.d.log.WithField("volume", name).Warnf("%v; it was set aside as %s/%s, the data stays where it is", err, catalog.DirName, aside)
+		if asideErr == nil {
+			f.d.log.WithField("volume", name).Warnf("%v; it was set aside as %s/%s, the data stays where it is", err, catalog.DirName, aside)
+		}
 		return left, asideErr
 	}
 	if err != nil {

@@ -47,6 +47,55 @@ func TestRemovalTakesNoLeaseFromAHostThatLives(t *testing.T) {
 	a.removeSoon("data")
 }
 
+// A removal that has found a lease goes on late: another host has ended it, and made the volume anew.
+func TestRemovalThatAnotherHostHasEndedTakesNoLease(t *testing.T) {
+	hosts, _, server := leasing(t, "a", "b")
+	a, b := hosts[0], hosts[1]
+	b.mount("data", "1")
+	owner := ownerOf(t, b.options.Kernel.(*faults))
+	server.Mount(owner, 0)
+	if err := a.FreeLease(t.Context(), "data"); err != nil {
+		t.Error(err)
+	}
+	if got := b.status("data")["lease"]; got != "this host's" {
+		t.Errorf("its lease: %v", got)
+	}
+	if clients, _ := server.Has(owner); clients != 1 {
+		t.Error("its NFS client was evicted")
+	}
+}
+
+// Who had the volume may write still: nobody may have it be gone, nor half gone for ever.
+func TestVolumeStaysWhoseHostCannotBeEvicted(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		remove func(h *testHost) error
+	}{
+		{"when it is removed", func(h *testHost) error { return h.Remove(h.t.Context(), "data") }},
+		{"when it is made anew", func(h *testHost) error { return h.Create(h.t.Context(), "data", opts("access=exclusive")) }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			hosts, export, server := leasing(t, "a", "paused")
+			a, paused := hosts[0], hosts[1]
+			paused.mount("data", "1")
+			paused.write("data", "file", "rows")
+			server.Mount(ownerOf(t, paused.options.Kernel.(*faults)), 1000) // which only that user may replace
+			paused.stop()
+			t.Cleanup(paused.start) // what it holds ends as its container would
+			dropHosts(t, export)
+			beginRemoval(t, export)
+			wantKind(t, row.remove(a), driver.Conflict, "it stays", "evict host paused", "NFS4ERR_CLID_INUSE")
+			record, err := os.ReadFile(filepath.Join(export, catalog.DirName, "volumes/data.json"))
+			if err != nil || !strings.Contains(string(record), `"ready"`) {
+				t.Errorf("its record: %s, %v", record, err)
+			}
+			if !exists(t, filepath.Join(export, "data/file")) {
+				t.Error("its data is gone")
+			}
+		})
+	}
+}
+
 // A host that was paused, and dropped by the others, holds a lease: who removes its volume evicts it first, also
 // one that comes upon a removal that another host had begun.
 func TestRemovalEvictsAHostThatCountsAsDead(t *testing.T) {
