@@ -13,7 +13,9 @@ import (
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/catalog"
+	"github.com/docker-volume-efs/docker-volume-efs/driver/lease"
 	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/tcp"
 )
 
 // A local directory has neither server nor relay: exclusive volumes work there, and say what does
@@ -172,6 +174,13 @@ func exclusiveMounts(k *faults) []mount.Mount {
 		}
 	}
 	return all
+}
+
+// What the kernel of a host that is cut off has sent and nobody has acknowledged is gone before another host may write.
+func TestConnectionsEndWithinATerm(t *testing.T) {
+	if tcp.UserTimeout >= lease.Term {
+		t.Errorf("sent bytes are kept for %v, and a lease can be taken after %v", tcp.UserTimeout, lease.Term)
+	}
 }
 
 // What is damaged is named, and what to do about it: a volume's record is neither a lease nor a host's entry.

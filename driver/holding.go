@@ -179,7 +179,7 @@ func (h *holding) watch(ctx context.Context) {
 	for h.lease.Shut(ctx) == nil {
 		h.fence()
 		if h.lease.Over() == nil {
-			log.Warn("its lease could not be renewed in time: nothing is written until it is")
+			log.Warn("its lease " + notRenewed)
 			if h.lease.Wait(ctx) == nil {
 				log.Info("its lease is renewed")
 				continue

@@ -284,8 +284,10 @@ func (d *Driver) ownTroubles(name string, k knowledge) []string {
 	if why := d.whySilent(name, k); why != "" {
 		troubles = append(troubles, why)
 	}
-	if why := d.whyUntold(name, k); why != "" {
-		troubles = append(troubles, why)
+	for _, why := range []string{d.whyUntold(name, k), d.whyShut(name, k)} {
+		if why != "" {
+			troubles = append(troubles, why)
+		}
 	}
 	if _, err := d.fileSystemOf(k); err != nil {
 		troubles = append(troubles, err.Error())
@@ -303,7 +305,11 @@ func (d *Driver) whyUntold(name string, k knowledge) string {
 	if why == nil || !d.uses.has(name) {
 		return ""
 	}
-	return fmt.Sprintf("other hosts cannot be told that it is in use here, and may remove it: %v", why)
+	may := "remove"
+	if f.isFenced(k.Record) {
+		may = "take"
+	}
+	return fmt.Sprintf("other hosts cannot be told that it is in use here, and may %s it: %v", may, why)
 }
 
 // withAdvice tells an error, and what to do.

@@ -56,6 +56,20 @@ func (d *Driver) leaseText(f *fileSystem, record catalog.Record) string {
 	case h.lease.Open():
 		return "this host's"
 	default:
-		return "this host's, though it could not be renewed in time: nothing is written until it is"
+		return "this host's, though it " + notRenewed
 	}
+}
+
+const notRenewed = "could not be renewed in time: nothing is written until it is"
+
+// whyShut is why nothing is written to an exclusive volume that this host has.
+func (d *Driver) whyShut(name string, k knowledge) string {
+	f, err := d.fileSystemOf(k)
+	if err != nil {
+		return ""
+	}
+	if h := f.holdingOf(name); h != nil && h.lease.Over() == nil && !h.lease.Open() {
+		return "its lease " + notRenewed
+	}
+	return ""
 }
