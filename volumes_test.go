@@ -36,3 +36,18 @@ func TestVolumesCommand(t *testing.T) {
 		})
 	}
 }
+
+func TestMeasuringShowsHowFarItIs(t *testing.T) {
+	data := controlled(t, &bin{})
+	all, err := listVolumes(t.Context(), data, []string{"data"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown strings.Builder
+	if err := measure(t.Context(), data, all, &shown); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(shown.String(), "\rdata: 3.0 MiB in 7 files so far") {
+		t.Errorf("it shows %q", shown.String())
+	}
+}
