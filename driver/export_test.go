@@ -86,7 +86,9 @@ func (d *Driver) RemoveLate(ctx context.Context, name string) error {
 }
 
 // FreeLease is what a removal does that has found a lease, however late.
-func (d *Driver) FreeLease(ctx context.Context, name string) error { return d.home().freeLease(ctx, name) }
+func (d *Driver) FreeLease(ctx context.Context, name string) error {
+	return d.home().freeLease(ctx, name)
+}
 
 // LookSlowly looks at the other hosts' entries, and has something happen before what it found counts.
 func (d *Driver) LookSlowly(ctx context.Context, meanwhile func()) error {

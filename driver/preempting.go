@@ -68,7 +68,7 @@ func (d *Driver) whyShut(name string, k knowledge) string {
 	if err != nil {
 		return ""
 	}
-	if h := f.holdingOf(name); h != nil && h.lease.Over() == nil && !h.lease.Open() {
+	if h := f.holdingOf(name); h != nil && h.lease.Late() {
 		return "its lease " + notRenewed
 	}
 	return ""

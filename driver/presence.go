@@ -151,7 +151,26 @@ func (p *presence) write(ctx context.Context, c *catalog.Catalog, change uint64)
 	} else {
 		err = c.PutHost(entry)
 	}
+	if isUnwritable(err) {
+		p.recall(c)
+	}
 	return p.wrote(now, entry.Volumes, err)
+}
+
+// recall learns what an earlier run has told, which stands and can be renewed though nothing can be written. The
+// caller is the entry's writer.
+func (p *presence) recall(c *catalog.Catalog) {
+	p.mu.Lock()
+	there := p.there
+	p.mu.Unlock()
+	if there {
+		return
+	}
+	if earlier, err := c.Host(p.f.self.ID, catalog.FoundHost{}); err == nil {
+		p.mu.Lock()
+		p.told, p.there = earlier.Volumes, true
+		p.mu.Unlock()
+	}
 }
 
 // wrote keeps how a write of the entry ended.

@@ -485,4 +485,18 @@ func TestHostOfAFullFileSystemHasToldBefore(t *testing.T) {
 	if trouble := a.status("told")["trouble"]; trouble != nil {
 		t.Errorf("the one that the others know of has the trouble %v", trouble)
 	}
+	a.options.Check = 20 * time.Millisecond
+	a.restart()
+	before := time.Now()
+	entries, err := filepath.Glob(filepath.Join(shared, ".docker-volume-efs/hosts/*.json"))
+	if err != nil || len(entries) != 1 {
+		t.Fatal(entries, err)
+	}
+	eventually(t, "its next run gives signs of life", func() bool {
+		info, err := os.Stat(entries[0])
+		return err == nil && info.ModTime().After(before)
+	})
+	if trouble := a.status("told")["trouble"]; trouble != nil {
+		t.Errorf("after a restart the one that the others know of has the trouble %v", trouble)
+	}
 }

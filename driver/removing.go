@@ -126,8 +126,9 @@ func (f *fileSystem) freeLease(ctx context.Context, name string) error {
 	case err == nil || ctx.Err() != nil || kindOf(err) == Unavailable:
 		return err
 	}
+	why := conflict{fmt.Errorf("it stays: the host that had it may write still: %w", err)}
 	_, err = withCatalog(ctx, f, func(_ context.Context, c *catalog.Catalog, _ *session) (struct{}, error) {
-		return struct{}{}, f.finishRemoving(c, record, conflict{fmt.Errorf("it stays: the host that had it may write still: %w", err)})
+		return struct{}{}, f.finishRemoving(c, record, why)
 	})
 	return err
 }

@@ -188,7 +188,7 @@ func soonFree(ctx context.Context, refuse func() error) error {
 
 // refuseUsed refuses to remove a volume that another host uses. It asks now, and the server itself.
 func (p *presence) refuseUsed(c *catalog.Catalog, name string) error {
-	if err := c.ForgetNames(); err != nil {
+	if err := c.ForgetNames(); err != nil && !isUnwritable(err) { // who may not write removes nothing
 		return err
 	}
 	if err := p.look(c); err != nil {

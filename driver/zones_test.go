@@ -99,6 +99,9 @@ func TestMovesDoNotWaitForThisHostsDisk(t *testing.T) {
 		t.Error("the move waits")
 	}
 	release()
+	if err := h.Drain("b", false); err != nil { // or it would be avoided in any case
+		t.Fatal(err)
+	}
 	h.restart()
 	h.mount("data", "2")
 	if current, _ := zoneOf(h); current != "a" {

@@ -230,12 +230,12 @@ func TestGateShutsBeforeTheTermEnds(t *testing.T) {
 		l := acquired(t, k)
 		defer running(t, k)()
 		time.Sleep(time.Hour)
-		if !l.Open() {
+		if !l.Open() || l.Late() {
 			t.Fatal("the gate is shut though the lease is renewed")
 		}
 		s.breakDown(errors.New("partition"))
 		cut := time.Now()
-		if err := l.Shut(t.Context()); err != nil || l.Open() {
+		if err := l.Shut(t.Context()); err != nil || l.Open() || !l.Late() {
 			t.Fatal(err)
 		}
 		if took := time.Since(cut); took >= lease.Term-time.Second || took < lease.Term/2 {
@@ -277,8 +277,8 @@ func TestAdoptedLeaseIsConfirmedFirst(t *testing.T) {
 		mine := lease.Tenure{Epoch: 3, Host: hostA}
 		s, k := newShelf(lease.Entry{Serial: 9, Tenure: mine})
 		l := k.Adopt("v", mine)
-		if l.Open() {
-			t.Error("it is open before anybody asked")
+		if l.Open() || l.Late() {
+			t.Error("it is open, or late, before anybody asked")
 		}
 		defer running(t, k)()
 		if err := l.Wait(t.Context()); err != nil || s.entry.Serial <= 9 || s.entry.Tenure != mine {

@@ -18,7 +18,8 @@ type Lease struct {
 
 	mu      sync.Mutex // guards the following fields
 	entry   Entry      // as this host left it
-	until   time.Time  // when the gate shuts; the zero time: it was never open
+	until   time.Time  // when the gate shuts; the zero time: it is shut
+	opens   bool       // it was open once
 	steps   time.Time  // when the latest step was taken
 	strange int        // looks in a row that showed an older serial and another tenure
 	over    error      // why it never opens again
@@ -32,6 +33,14 @@ func (l *Lease) Open() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.over == nil && now.Before(l.until)
+}
+
+// Late tells whether the gate was open and is shut because the lease could not be renewed in time. It may open again.
+func (l *Lease) Late() bool {
+	now := l.keeper.clock().Now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.over == nil && l.opens && !now.Before(l.until)
 }
 
 // Over is why the gate never opens again; nil if it may.
@@ -114,7 +123,7 @@ func (l *Lease) stepped() time.Time {
 // opened has the gate open for a term from begun on. The caller holds mu.
 func (l *Lease) opened(begun time.Time) {
 	if until := begun.Add(Term - margin); until.After(l.until) {
-		l.until = until
+		l.until, l.opens = until, true
 		l.news()
 	}
 }
