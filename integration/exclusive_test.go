@@ -223,6 +223,21 @@ func TestExclusiveVolumeIsTakenFromAHost(t *testing.T) {
 			func(one *siteHost) { one.sh("pkill -STOP -f '[d]ocker-volume-efs.* serve'") },
 			func(one *siteHost) { one.sh("pkill -CONT -f '[d]ocker-volume-efs.* serve'") },
 		},
+		{
+			"that is cut off and whose disk stalls, for longer than the network is away",
+			func(one *siteHost) {
+				one.partition()
+				one.must(one.h.StallDisk(one.t.Context()))
+				one.t.Cleanup(func() { _ = one.h.ReleaseDisk(context.Background()) })
+			},
+			func(one *siteHost) {
+				inAnyCase := time.AfterFunc(leaseTerm, func() { _ = one.h.ReleaseDisk(context.Background()) }) // what heals may wait for it
+				defer inAnyCase.Stop()
+				one.heal()
+				time.Sleep(leaseTerm / 3)
+				one.must(one.h.ReleaseDisk(one.t.Context()))
+			},
+		},
 	} {
 		e.in(row.name, func() {
 			e.writes(old)
@@ -339,6 +354,9 @@ func TestExclusiveVolumeIsPreempted(t *testing.T) {
 		t.Errorf("the command says %q", said)
 	}
 	e.takeover(b, slowHost)
+	e.eventually(time.Minute, "Status on the host that is cut off says that nothing is written", func() bool {
+		return strings.Contains(a.sh("docker volume inspect -f '{{.Status.trouble}}' preempted"), "its lease could not be renewed in time: nothing is written until it is")
+	})
 	a.heal()
 	e.eventually(time.Minute, "the old writer gets an error", func() bool {
 		return strings.Contains(a.sh("docker logs writer 2>&1"), "cannot write")

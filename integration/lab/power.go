@@ -158,23 +158,36 @@ func (m *machine) patched() bool { return strings.Contains(m.console.String(), "
 
 // Pause stops the host's processors, as a host does that hangs; connections to it
 // stay open and nothing answers.
-func (h *Host) Pause(ctx context.Context) error { return h.tell(ctx, "stop") }
+func (h *Host) Pause(ctx context.Context) error { return h.tell(ctx, "stop", nil) }
 
 // Resume lets a paused host go on where it stopped, with its clock set to the
 // present.
 func (h *Host) Resume(ctx context.Context) error {
-	if err := h.tell(ctx, "cont"); err != nil {
+	if err := h.tell(ctx, "cont", nil); err != nil {
 		return err
 	}
 	return h.setClock(ctx)
 }
 
-func (h *Host) tell(ctx context.Context, order string) error {
+// StallDisk has the host's disk hang: what the kernel does not have in memory waits. ReleaseDisk ends that.
+func (h *Host) StallDisk(ctx context.Context) error { return h.limitDisk(ctx, 1) }
+
+// ReleaseDisk lets a disk go on that was stalled.
+func (h *Host) ReleaseDisk(ctx context.Context) error { return h.limitDisk(ctx, 0) }
+
+// limitDisk limits what the disk reads and writes, in bytes a second; 0 is no limit.
+func (h *Host) limitDisk(ctx context.Context, bytes int) error {
+	return h.tell(ctx, "block_set_io_throttle", map[string]any{
+		"device": "disk", "bps": bytes, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0,
+	})
+}
+
+func (h *Host) tell(ctx context.Context, order string, arguments any) error {
 	m := h.running()
 	if m == nil {
 		return fmt.Errorf("%s is off: power it on first", h.name)
 	}
-	return m.qmp.command(ctx, order, nil, nil)
+	return m.qmp.command(ctx, order, arguments, nil)
 }
 
 // Console is everything that the host said on its serial line, through all its
