@@ -448,13 +448,6 @@ func (d *Driver) tidySoon(f *fileSystem) {
 	})
 }
 
-// deletesPerSecond is how fast a host deletes in the background: a file system's operations are
-// shared with its containers and with all other hosts. What is deleted at once goes unhindered.
-const (
-	deletesPerSecond = 200
-	deletesAtOnce    = 1000
-)
-
 // sweep does not take one of the file system's slots, nor an answer's time
 // limit: a large tree takes long. One at a time does it, as busy tells.
 func (d *Driver) sweep(ctx context.Context, f *fileSystem, busy *atomic.Bool, what func(c *catalog.Catalog, more func() error) error) error {
@@ -475,7 +468,8 @@ func (d *Driver) sweep(ctx context.Context, f *fileSystem, busy *atomic.Bool, wh
 		defer busy.Store(false)
 		c, err := s.openCatalog(d.host.name)
 		if err == nil {
-			err = what(c, func() error { return f.deleting.Wait(ctx) })
+			p := pace{f.deleting, time.Now()}
+			err = what(c, func() error { return p.next(ctx) })
 		}
 		ended <- err
 	})
