@@ -26,12 +26,14 @@ const (
 	remote    = "/root/hostbench"
 
 	// The parts that can be measured alone: the data path, mounts and queries, what
-	// zones cost, what EFS's TLS and IAM cost, and what a lease costs.
-	partRelays = "relays"
-	partMounts = "mounts"
-	partZones  = "zones"
-	partEFS    = "efs"
-	partLease  = "lease"
+	// zones cost, what EFS's TLS and IAM cost, what a lease costs, and what the deletion of
+	// a volume costs others.
+	partRelays   = "relays"
+	partMounts   = "mounts"
+	partZones    = "zones"
+	partEFS      = "efs"
+	partLease    = "lease"
+	partDeletion = "deletion"
 
 	// manyVolumes is the number of the targets for List and Get.
 	manyVolumes = 10000
@@ -46,10 +48,10 @@ func main() {
 
 func run() error {
 	out := flag.String("o", "docs/benchmarks.md", "the page to write")
-	only := flag.String("only", "", "measure a part: relays, mounts, zones, efs, lease; the page then has nothing else")
+	only := flag.String("only", "", "measure a part: relays, mounts, zones, efs, lease, deletion; the page then has nothing else")
 	flag.Parse()
-	if !slices.Contains([]string{"", partRelays, partMounts, partZones, partEFS, partLease}, *only) {
-		return fmt.Errorf("-only %s: no such part, write relays, mounts, zones, efs or lease", *only)
+	if !slices.Contains([]string{"", partRelays, partMounts, partZones, partEFS, partLease, partDeletion}, *only) {
+		return fmt.Errorf("-only %s: no such part, write relays, mounts, zones, efs, lease or deletion", *only)
 	}
 	prepare := func(ctx context.Context) error {
 		if err := lab.Prepare(ctx, lab.Suites()[0], os.Stderr); err != nil {
@@ -145,6 +147,7 @@ type results struct {
 	stalls                               []stall
 	efs                                  efsResults
 	lease                                leaseResults
+	deletion                             map[string]summary
 }
 
 // measureHost measures on a test host: all, or one part.
@@ -161,6 +164,7 @@ func (b *bench) measureHost(only string) error {
 		{partMounts, "10,000 volumes", b.many},
 		{partMounts, "mounts through Docker", b.through},
 		{partLease, "a hand-over, a takeover and renewals", b.lease},
+		{partDeletion, "a volume beside one that is deleted", b.deletion},
 		{partZones, "bring HAProxy, fio and a plugin with three zones", b.prepareZones},
 		{partZones, "fio and pgbench", b.loads},
 		{partZones, "stalls", b.stalls},

@@ -42,9 +42,12 @@ machine is slow and shared, so the ratios count and not the times. Peers take tu
 	if r.lease.HandOver != nil {
 		r.lease.table(&p)
 	}
+	if r.deletion != nil {
+		r.deletionTable(&p)
+	}
 	fmt.Fprintf(&p, `## Options
 
-%[1]smake bench RUN=relays%[1]s (or %[1]smounts%[1]s, %[1]szones%[1]s, %[1]sefs%[1]s, %[1]slease%[1]s) measures one part and leaves this page alone; the result is %[1]sbuild/benchmarks.md%[1]s.
+%[1]smake bench RUN=relays%[1]s (or %[1]smounts%[1]s, %[1]szones%[1]s, %[1]sefs%[1]s, %[1]slease%[1]s, %[1]sdeletion%[1]s) measures one part and leaves this page alone; the result is %[1]sbuild/benchmarks.md%[1]s.
 
 ## Examples
 

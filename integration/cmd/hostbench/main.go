@@ -40,7 +40,7 @@ func run() error {
 	flag.Parse()
 	measurements := map[string]func(config) (any, error){
 		"further": further, "first": first, "engine": engine, "queries": queries, "start": start, "parallel": parallel, "memory": memory,
-		"protected": protected, "exclusive": exclusive,
+		"protected": protected, "exclusive": exclusive, "deleting": deleting,
 	}
 	measure := measurements[flag.Arg(0)]
 	if measure == nil {
