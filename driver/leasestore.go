@@ -54,6 +54,11 @@ func (s *leaseStore) Look(ctx context.Context, key string) (lease.Entry, error) 
 	if err != nil {
 		return lease.Entry{}, err
 	}
+	return parseLease(name)
+}
+
+// parseLease reads the name of a lease in the catalogue. It fails with [catalog.ErrDamagedLease].
+func parseLease(name string) (lease.Entry, error) {
 	entry, err := lease.Parse(name)
 	if err != nil {
 		err = fmt.Errorf("%w: %w", catalog.ErrDamagedLease, err)

@@ -8,7 +8,7 @@ import (
 )
 
 // deletesPerSecond is how fast a host deletes in the background: a file system's operations are
-// shared with its containers and with all other hosts. What is deleted at once goes unhindered.
+// shared with its containers and with all other hosts. The first deletesAtOnce have no such limit.
 const (
 	deletesPerSecond = 200
 	deletesAtOnce    = 1000

@@ -95,11 +95,8 @@ func (f *fileSystem) isLeased(c *catalog.Catalog, record catalog.Record) (bool, 
 	if err != nil {
 		return false, err
 	}
-	entry, err := lease.Parse(name)
-	if err != nil {
-		return false, fmt.Errorf("%w: %w", catalog.ErrDamagedLease, err)
-	}
-	return !entry.Free(), nil
+	entry, err := parseLease(name)
+	return err == nil && !entry.Free(), err
 }
 
 // freeLease takes the lease of a volume that is being removed from whoever has it still: nobody alive,
