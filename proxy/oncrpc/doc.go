@@ -1,6 +1,7 @@
 // Package oncrpc finds messages in a byte stream of ONC RPC records, and reads of each as much
 // as somebody has to know who passes NFSv4.1 on without taking part in it: is it a call that
-// introduces a client to the server, or one that asks for a session?
+// introduces a client to the server, or one that asks for a session? It also knows how a server
+// answers that has done with a client for good ([Head.Dismissal]).
 //
 // It reads heads: of a call up to its first NFS operation, of a reply its xid. It decodes no
 // other operation, joins no fragments, keeps no bytes and does no I/O. What it does not know

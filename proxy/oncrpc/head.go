@@ -67,6 +67,11 @@ type Head struct {
 	// Owner is the client's name for itself (co_ownerid), of ExchangeID only. It is part of
 	// the stream that was read, or a copy.
 	Owner []byte
+
+	// What a dismissal answers to. The tag is like Owner part of the stream or a copy.
+	call      bool
+	operation uint32 // 0: NULL has none
+	tag       []byte
 }
 
 // ReadHead reads the head of the message that begins at a stream's beginning, with its first
@@ -121,6 +126,7 @@ func parse(message []byte) (Head, error) {
 	case kind != rpcCall:
 		return Head{}, unknown("message type", kind)
 	}
+	head.call = true
 	r.want("RPC version", rpcVersion)
 	r.want("program", nfsProgram)
 	r.want("version", nfsVersion)
@@ -131,7 +137,8 @@ func parse(message []byte) (Head, error) {
 		return Head{}, unknown("procedure", procedure)
 	}
 	r.credentials()
-	head.Kind = r.first()
+	head.tag, head.operation = r.first()
+	head.Kind = kindOf(head.operation)
 	if head.Kind == ExchangeID {
 		r.take(verifierSize)
 		head.Owner = r.opaque("client owner", maxOwner)
@@ -205,8 +212,8 @@ func (r *reader) credentials() {
 }
 
 // first reads COMPOUND's own arguments and the number of its first operation.
-func (r *reader) first() Kind {
-	r.opaque("tag", HeadLimit)
+func (r *reader) first() (tag []byte, operation uint32) {
+	tag = r.opaque("tag", HeadLimit)
 	// Minor version 0 knows no sessions; 2 begins one as 1 does (RFC 7862 section 1.1).
 	if minor := r.word(); minor != 1 && minor != 2 {
 		r.fail(unknown("minor version", minor))
@@ -215,18 +222,23 @@ func (r *reader) first() Kind {
 	if count == 0 {
 		r.fail(unknown("number of operations", count))
 	}
-	operation := r.word()
+	operation = r.word()
 	switch {
 	case operation == opSequence:
-		return Ordinary
 	case count != 1:
 		r.fail(unknown("first of several operations", operation))
-	case operation == opExchangeID:
-		return ExchangeID
-	case operation == opCreateSession:
-		return CreateSession
-	case operation != opBindConn && operation != opDestroySession && operation != opDestroyClientID:
+	case r.err == nil && dismissalOf(operation) == 0:
 		r.fail(unknown("first operation", operation))
+	}
+	return tag, operation
+}
+
+func kindOf(operation uint32) Kind {
+	switch operation {
+	case opExchangeID:
+		return ExchangeID
+	case opCreateSession:
+		return CreateSession
 	}
 	return Ordinary
 }

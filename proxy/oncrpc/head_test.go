@@ -2,6 +2,7 @@ package oncrpc_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"math"
 	"strings"
@@ -165,6 +166,10 @@ func FuzzReadHead(f *testing.F) {
 			t.Fatalf("%+v; read in the plain way it is %+v", head, want)
 		case err != nil && want.Known && all[0].End < oncrpc.HeadLimit:
 			t.Fatalf("%v; read in the plain way it is %+v", err, want)
+		}
+		answer := head.Dismissal()
+		if answers := oncrpctest.Split(answer); answer != nil && (len(answers) != 1 || answers[0].End != len(answer) || !bytes.HasPrefix(answer[4:], binary.BigEndian.AppendUint32(nil, head.XID))) {
+			t.Fatalf("%+v is answered %x", head, answer)
 		}
 	})
 }
