@@ -17,7 +17,8 @@
 // A relay may have a [Gate], which says from one write to the next whether clients' bytes may
 // pass. Then, and only then, it looks at NFS's messages: a session that a client gets is kept
 // from it until the gate has confirmed that it may have one. What clients send is copied, and
-// of what comes back only the rest of long fragments is spliced.
+// of what comes back only the rest of long fragments is spliced. When the gate will never open
+// again, a relay answers in the server's place that there is nothing more to be had.
 //
 // It does not choose mount targets, takes no part in what it passes, and does not close
 // listeners. All methods are safe for concurrent use.

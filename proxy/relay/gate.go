@@ -23,7 +23,9 @@ type Gate interface {
 	// then: what an earlier write left in a socket's buffer asks nobody.
 	Open() bool
 	// Wait returns when the gate is open, or with the error why it never will be again, or the
-	// context's. After an error the client is reset.
+	// context's. After the former the client is dismissed: each of its calls is answered as by
+	// a server that has done with it for good, so that the kernel's NFS client gives up and
+	// whoever waits for it gets an error.
 	Wait(ctx context.Context) error
 	// Introduce is told the owner (co_ownerid) by which a client introduces itself
 	// (EXCHANGE_ID), before that passes. The owner is Introduce's to keep. An error refuses
@@ -52,7 +54,8 @@ func (r *Relay) Fence() {
 	}
 }
 
-// enters waits until the gate lets clients in, and reports whether it does.
+// enters waits until the gate lets clients in, and reports whether it does. One that it never will
+// is dismissed.
 func (p *pair) enters() bool {
 	gate := p.relay.Gate
 	if gate == nil {
@@ -60,7 +63,7 @@ func (p *pair) enters() bool {
 	}
 	err := gate.Wait(p.ctx)
 	if err != nil && p.ctx.Err() == nil {
-		p.bar(err)
+		p.dismiss(err)
 	}
 	return err == nil
 }

@@ -161,18 +161,6 @@ func TestAClientIsHeldWithoutAConnectionUntilTheGateOpens(t *testing.T) {
 	expect(t, client, reply(1, 10))
 }
 
-func TestAGateThatNeverOpensAgainResetsTheClientAndSaysWhy(t *testing.T) {
-	a, g := serve(t, "a", nil), shut()
-	w := guard(t, a, g)
-	client := w.dial(t)
-	eventually(t, "it is held", func() bool { return w.Stats().Held == 1 })
-	g.set(false, errors.New("host-b has the lease"))
-	expectReset(t, client)
-	if log := w.log.String(); !strings.Contains(log, "reset client 127.0.0.1:") || !strings.Contains(log, "host-b has the lease") {
-		t.Error(log)
-	}
-}
-
 func TestAHeldClientThatGoesIsNotKeptForTheGate(t *testing.T) {
 	a, g := serve(t, "a", nil), shut()
 	w := guard(t, a, g)

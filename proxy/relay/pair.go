@@ -40,6 +40,7 @@ type pair struct {
 	// moving: one to the mount target that is in use now is sought.
 	losing, moving atomic.Bool
 	replaced       atomic.Bool // a connection was found for the lost one
+	dismissed      atomic.Bool // the gate never opens again
 
 	mu       sync.Mutex // guards the following fields
 	upstream *upstream  // nil: held

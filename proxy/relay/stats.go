@@ -12,7 +12,7 @@ import (
 // Stats is a moment's picture of a [Relay]. Counters run since the start.
 type Stats struct {
 	// Conns are the clients connected, Held those of them that wait for a mount
-	// target; Ready are connections that wait for a client.
+	// target, if they may ever have one again; Ready are connections that wait for a client.
 	Conns int `json:"connections"`
 	Held  int `json:"held"`
 	Ready int `json:"ready"`
@@ -72,7 +72,9 @@ func (r *Relay) Stats() Stats {
 	for _, p := range r.snapshot() {
 		u := p.attached()
 		if u == nil {
-			held++
+			if !p.dismissed.Load() {
+				held++
+			}
 			continue
 		}
 		attached[u] = true

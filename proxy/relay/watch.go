@@ -49,6 +49,9 @@ func (r *Relay) look(now time.Time) {
 	r.expire(now.Add(-readyFor))
 	found := make(map[netip.AddrPort]*progress)
 	for _, p := range r.snapshot() {
+		if p.dismissed.Load() {
+			continue // it is read
+		}
 		u := p.attached()
 		if u == nil || p.losing.Load() {
 			p.lookAtClient()
