@@ -1,5 +1,5 @@
 // Package sunrpc shows the connections of the kernel's own RPC clients, NFS
-// among them, and moves one to another address of its server.
+// among them, moves one to another address of its server, and shuts NFS mounts down.
 //
 // The kernel lists them in sysfs under kernel/sunrpc (net/sunrpc/sysfs.c, Linux
 // 5.14 and newer): a transport switch for each client of a server, in it a transport for each

@@ -77,20 +77,31 @@ func (t *Table) Transports() ([]Transport, error) {
 		if !strings.HasPrefix(name, switchPrefix) {
 			continue
 		}
-		xprts, err := t.names(path.Join(switches, name))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		some, err := t.transportsOf(name)
+		if err != nil {
 			return nil, err
 		}
-		for _, xprt := range xprts {
-			if !strings.HasPrefix(xprt, xprtPrefix) || !strings.HasSuffix(xprt, tcpSuffix) {
-				continue
-			}
-			one, err := t.transport(path.Join(name, xprt))
-			if err == nil {
-				all = append(all, one)
-			} else if !errors.Is(err, fs.ErrNotExist) {
-				return nil, err
-			}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+// transportsOf lists those of one switch, none if it has ended.
+func (t *Table) transportsOf(name string) ([]Transport, error) {
+	xprts, err := t.names(path.Join(switches, name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var all []Transport
+	for _, xprt := range xprts {
+		if !strings.HasPrefix(xprt, xprtPrefix) || !strings.HasSuffix(xprt, tcpSuffix) {
+			continue
+		}
+		one, err := t.transport(path.Join(name, xprt))
+		if err == nil {
+			all = append(all, one)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
 		}
 	}
 	return all, nil
