@@ -26,6 +26,8 @@ import (
 type faults struct {
 	export string // the directory of a root that is on a server
 
+	sys string // stands for sysfs, "" for none
+
 	mu       sync.Mutex // guards the following fields
 	opened   []mount.Mount
 	lacks    error // what Offers says
@@ -184,8 +186,13 @@ func (k *faults) Offers(string) error {
 	return k.lacks
 }
 
-// Transports has none: what the machine's kernel has, and is set to, is not this one's.
-func (k *faults) Transports() (*sunrpc.Table, error) { return nil, sunrpc.ErrUnsupported }
+// Transports are none, or in a directory: what the machine's kernel has, and is set to, is not this one's.
+func (k *faults) Transports() (*sunrpc.Table, error) {
+	if k.sys == "" {
+		return nil, sunrpc.ErrUnsupported
+	}
+	return sunrpc.OpenDir(k.sys)
+}
 
 type faultyRoot struct {
 	kernel *faults

@@ -200,7 +200,7 @@ func (h *holding) fence() {
 }
 
 // lost ends a holding that another host has taken. Containers here that use the volume get
-// errors, as from a disk that was pulled out.
+// errors, as from a disk that was pulled out. The relay stays for what the kernel still wants of it.
 func (h *holding) lost(why error) {
 	d, volume := h.f.d, h.volume
 	d.log.WithField("volume", volume).Errorf("%v: its containers here cannot write any more; stop them", why)
@@ -209,6 +209,7 @@ func (h *holding) lost(why error) {
 	if h.f.holdingOf(volume) == h { // or what is mounted there is another's
 		d.cutOff(volume)
 	}
+	d.spawn(h.seeOff)
 	h.end()
 	d.withdrawSoon(volume)
 }
@@ -220,7 +221,6 @@ func (h *holding) end() {
 	if s := h.transport.established(); s != nil {
 		h.transport.reset(s)
 	}
-	f.d.relays.close(h.transport.identity(viaRelay))
 	f.mu.Lock()
 	if f.holdings[h.volume] == h {
 		delete(f.holdings, h.volume)
@@ -344,6 +344,7 @@ func (h *holding) leave(ctx context.Context) {
 		}
 	}
 	if errors.Is(h.lease.Over(), lease.ErrReleased) {
+		h.f.d.relays.close(h.transport.identity(viaRelay))
 		h.end()
 		h.f.d.withdrawSoon(h.volume)
 	}

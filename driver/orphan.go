@@ -68,13 +68,21 @@ func (h *holding) keepOrphan() {
 		if idle += orphanCheck; h.isConnected() {
 			idle = 0
 		}
-		told := time.Since(time.Unix(h.unmounted.Load(), 0)) < orphanTold
-		gone, seen := h.clientIsGone()
-		if idle >= orphanIdle || idle >= orphanGone && (gone || told && !seen) {
+		if told := time.Since(time.Unix(h.unmounted.Load(), 0)) < orphanTold; h.isDeserted(idle, told) {
 			h.leaveInTurn(h.f.spawnLeave)
 			return
 		}
 	}
+}
+
+// isDeserted tells whether the relay that has been without a connection for some time has no NFS client of
+// the kernel any more. told: Docker has said that a container has ended.
+func (h *holding) isDeserted(idle time.Duration, told bool) bool {
+	if idle < orphanGone {
+		return false
+	}
+	gone, seen := h.clientIsGone()
+	return idle >= orphanIdle || gone || told && !seen
 }
 
 // isConnected tells whether the kernel's NFS client has a connection to the relay.

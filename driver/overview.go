@@ -98,7 +98,7 @@ func (f *fileSystem) transportsOverview() (all []status.Transport, ended *relay.
 	for _, one := range running {
 		traffic := one.Stats()
 		all = append(all, status.Transport{
-			Path: status.Relayed, Protection: one.protection.String(), Why: why[one.addr.String()], Target: one.Group.Current(), Listen: one.addr, Traffic: &traffic,
+			Path: status.Relayed, Protection: one.protection.String(), Why: cmp.Or(one.whyOver(), why[one.addr.String()]), Target: one.Group.Current(), Listen: one.addr, Traffic: &traffic,
 		})
 	}
 	slices.SortFunc(all, func(a, b status.Transport) int {

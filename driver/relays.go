@@ -195,11 +195,11 @@ func (r *relays) open(identity string, f *fileSystem, p protection, region strin
 		return netip.AddrPort{}, err
 	}
 	defer release()
-	if one := r.find(identity); one != nil {
-		return one.addr, nil
-	}
 	if l != nil && l.Over() != nil {
 		return netip.AddrPort{}, l.Over() // what comes late must not open what was closed
+	}
+	if one := r.find(identity); one != nil {
+		return one.addr, nil
 	}
 	e, _ := r.endpoints.Get(identity)
 	listener, err := r.listen(identity, netip.AddrPortFrom(relayAddress(l != nil), e.Port))
@@ -243,6 +243,14 @@ func (r *relays) prepare(identity string, f *fileSystem, p protection, region st
 	return one
 }
 
+// whyOver tells why it passes nothing any more, "" if it does.
+func (one *relayed) whyOver() string {
+	if g, gated := one.Gate.(gate); gated && g.Over() != nil {
+		return g.Over().Error() + ": what the kernel still wants of it gets errors"
+	}
+	return ""
+}
+
 // endpoint is what the next start needs to open the relay again.
 func (one *relayed) endpoint(region string, l *lease.Lease) endpoint {
 	group := one.fs.knownTargets().State()
@@ -258,9 +266,9 @@ func (one *relayed) endpoint(region string, l *lease.Lease) endpoint {
 	return e
 }
 
-// relayAddress is where relays listen. Those with a gate have an address of their own: the kernel
-// may go on for ever to connect to the port of a lease that was lost, and whoever gets that port
-// next must have a gate as well.
+// relayAddress is where relays listen. Those with a gate have an address of their own: while the plugin
+// is disabled nobody has their ports, and the kernel goes on to connect to that of a lease that was
+// lost. Whoever gets that port next must have a gate as well.
 func relayAddress(gated bool) netip.Addr {
 	if gated {
 		return netip.AddrFrom4([4]byte{127, 0, 0, 2})

@@ -1,0 +1,117 @@
+package driver_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/oncrpc"
+	"github.com/docker-volume-efs/docker-volume-efs/proxy/oncrpc/oncrpctest"
+)
+
+// exclusiveRelays are where a host's relays with a lease listen.
+func (h *testHost) exclusiveRelays() (all []netip.AddrPort) {
+	for _, addr := range h.RelaysRunning() {
+		if addr.Addr() == netip.MustParseAddr("127.0.0.2") {
+			all = append(all, addr)
+		}
+	}
+	return all
+}
+
+// connectAsKernel connects to a relay, and has sysfs say that the kernel did.
+func (k *faults) connectAsKernel(t *testing.T, relay netip.AddrPort) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp4", relay.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	local := conn.LocalAddr().(*net.TCPAddr).AddrPort()
+	k.showTransport(t, relay.Addr(), local.Addr().String(), fmt.Sprintf("src_port=%d\ndst_port=%d\nlast_used=1\n", local.Port(), relay.Port()))
+	return conn
+}
+
+// showTransport makes the kernel's only transport in the directory that stands for sysfs.
+func (k *faults) showTransport(t *testing.T, server netip.Addr, local, info string) {
+	t.Helper()
+	dir := filepath.Join(k.sys, "kernel/sunrpc/xprt-switches/switch-0/xprt-0-tcp")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for file, text := range map[string]string{"srcaddr": local + "\n", "xprt_info": info, "dstaddr": server.String() + "\n"} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Before Linux 6.5 a mount cannot be shut down: what waits for a relay that nobody serves any more waits for ever.
+func TestTheRelayOfALostLeaseGivesErrorsUntilTheKernelsClientIsGone(t *testing.T) {
+	hosts, _, _ := leasing(t, "a", "b")
+	a, b := hosts[0], hosts[1]
+	k := a.options.Kernel.(*faults)
+	a.stop()
+	k.sys = t.TempDir()
+	k.showTransport(t, netip.MustParseAddr("127.0.0.2"), "<closed>", "<closed>")
+	a.start()
+	a.mount("data", "1")
+	relays := a.exclusiveRelays()
+	if len(relays) != 1 {
+		t.Fatalf("its relays: %v", relays)
+	}
+	if _, err := b.Preempt(t.Context(), "data"); err != nil {
+		t.Fatal(err)
+	}
+	dismissed := func(when string) net.Conn {
+		t.Helper()
+		eventually(t, "Status says that the lease is lost", func() bool { return strings.Contains(fmt.Sprint(a.status("data")["trouble"]), "lost its lease") })
+		conn := k.connectAsKernel(t, relays[0])
+		call := oncrpctest.NewCall(7, oncrpctest.ExchangeID, oncrpctest.Owner("host")).Record()
+		head, err := oncrpc.ReadHead(call)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write(call); err != nil {
+			t.Fatal(err)
+		}
+		want := head.Dismissal()
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(conn, got); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s it answers %x, %v; want %x", when, got, err, want)
+		}
+		return conn
+	}
+	dismissed("when the lease is lost")
+	var why []string
+	for _, one := range a.Overview().FileSystems[0].Transports {
+		if one.Listen == relays[0] {
+			why = append(why, one.Why)
+		}
+	}
+	if len(why) != 1 || !strings.Contains(why[0], "lost its lease") || !strings.Contains(why[0], "gets errors") {
+		t.Errorf("its relay's status says %q", why)
+	}
+	b.mount("data", "1")
+	a.stop()
+	a.start()
+	conn := dismissed("after a restart")
+	_ = conn.Close()
+	k.showTransport(t, netip.MustParseAddr("127.0.0.2"), "<closed>", "<closed>")
+	time.Sleep(3 * time.Second)
+	if running := a.exclusiveRelays(); len(running) != 1 {
+		t.Errorf("while the kernel's client has no connection, its relays are %v", running)
+	}
+	kept := a.RelaysKept()
+	k.showTransport(t, netip.MustParseAddr("10.0.1.5"), "<closed>", "<closed>")
+	eventually(t, "the relay is closed when the kernel's client is gone", func() bool { return len(a.exclusiveRelays()) == 0 && a.RelaysKept() == kept-1 })
+	b.unmount("data", "1")
+}
