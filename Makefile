@@ -54,7 +54,7 @@ test: ## All checks on a machine that has Go: set-up, lint, unit tests, the page
 	$(STEP) 'unit tests with the race detector' $(MAKE) unit && \
 	$(STEP) 'the status page in a browser' $(MAKE) page && \
 	$(STEP) 'tests on hosts with Docker Engine 26.1 (trixie)' $(MAKE) integration LAB_SUITE=trixie && \
-	$(STEP) 'protocol tests with Docker Engine 20.10 (bookworm)' $(MAKE) integration LAB_SUITE=bookworm RUN=Protocol && \
+	$(STEP) 'protocol tests, and lost volumes, with Docker Engine 20.10 and Linux 6.1 (bookworm)' $(MAKE) integration LAB_SUITE=bookworm RUN='Protocol|ExclusiveVolumeIsTaken' && \
 	echo "==> all passed in $$(($$(date +%s) - start)) s"
 
 ##@ Install
