@@ -277,6 +277,30 @@ func TestExclusiveVolumeIsTakenFromAHost(t *testing.T) {
 	old.sh("docker rm -f writer >/dev/null")
 }
 
+// TestExclusiveVolumeIsTakenBack has a host mount it again whose containers of before are still there.
+func TestExclusiveVolumeIsTakenBack(t *testing.T) {
+	e := newExclusive(t, "back")
+	a, b := e.hosts[0], e.hosts[1]
+	a.sh(e.start(a))
+	e.open(a)
+	e.writes(a)
+	a.partition()
+	e.takeover(b, leaseTerm+2*time.Second+slowHost)
+	a.heal()
+	e.getErrors(a, b)
+	b.sh("docker rm -f writer >/dev/null")
+	e.takeoverBy(a, strings.Replace(e.start(a), "--name writer", "--name again", 1), slowHost)
+	e.wrote("host-a", "host-b", "host-a")
+	if got := a.sh("docker volume inspect -f '{{.Status.lease}} {{.Status.trouble}}' back"); got != "this host's <no value>" {
+		t.Errorf("Status says %q", got)
+	}
+	a.sh("docker restart -t 0 writer >/dev/null") // that one has the volume as well then
+	e.eventually(30*time.Second, "the container of before writes", func() bool {
+		return a.sh("docker exec writer sh -c 'echo it writes >/data/note' && docker exec again cat /data/note") == "it writes"
+	})
+	a.sh("docker rm -f writer open again >/dev/null")
+}
+
 // TestExclusiveVolumeIsLostWhileNobodyCountsIt has it taken from a host whose plugin was disabled under the containers: what
 // they have is mounted nowhere else any more. It takes Linux 6.5 to end that.
 func TestExclusiveVolumeIsLostWhileNobodyCountsIt(t *testing.T) {
