@@ -2,6 +2,7 @@ package driver
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/mount"
@@ -9,13 +10,17 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
 )
 
-// cutOff has all use of a mounted volume fail: its containers get EIO, as from a disk that was
-// pulled out, and not silence for ever. It waits for nothing.
-func (d *Driver) cutOff(volume string) {
+// cutOff has all use of a volume fail that is mounted through a relay: its containers get EIO, as from a disk that
+// was pulled out, and not silence for ever. It waits for nothing. What another lease, or none, has mounted
+// there is left alone.
+func (d *Driver) cutOff(volume string, relay netip.AddrPort) {
 	target := d.mountpoint(volume)
 	id, err := tree.IdentityOf(target)
 	if err != nil {
 		return // not mounted
+	}
+	if server, err := mount.ServerAt(target); err != nil || server != relay {
+		return
 	}
 	err = sunrpc.ErrUnsupported
 	if d.rpc != nil {
@@ -28,32 +33,32 @@ func (d *Driver) cutOff(volume string) {
 }
 
 // seeOff keeps the relay of a lease that was lost, which gives errors to the kernel's NFS client, until
-// that is gone. A start before then finds the lease lost anew.
-func (h *holding) seeOff() {
+// that is gone.
+func (r *relays) seeOff(identity string) {
 	tick := time.NewTicker(orphanCheck)
 	defer tick.Stop()
-	for idle := time.Duration(0); !h.isDeserted(idle, false); {
+	for idle := time.Duration(0); !r.isDeserted(identity, idle, false); {
 		select {
 		case <-tick.C:
-		case <-h.f.d.life.Done():
-			return
+		case <-r.d.life.Done():
+			return // the next start goes on
 		}
-		if idle += orphanCheck; h.isConnected() {
-			h.cutOffConnected()
+		if idle += orphanCheck; r.isConnected(identity) {
+			r.cutOffConnected(identity)
 			idle = 0
 		}
 	}
-	h.f.d.relays.close(h.transport.identity(viaRelay))
+	r.close(identity)
 }
 
 // cutOffConnected is cutOff for what is mounted through the relay and not at the volume's mount point: containers have
 // such mounts after docker plugin disable -f.
-func (h *holding) cutOffConnected() {
-	one, table := h.f.d.relays.find(h.transport.identity(viaRelay)), h.f.d.rpc
+func (r *relays) cutOffConnected(identity string) {
+	one, table := r.find(identity), r.d.rpc
 	if one == nil || table == nil {
 		return
 	}
 	if err := table.ShutdownConnected(one.addr); err != nil && !errors.Is(err, sunrpc.ErrNoShutdown) {
-		h.f.d.log.WithField("volume", h.volume).Debugf("shut down what is mounted through the relay at %s: %v; it is tried again", one.addr, err)
+		r.d.log.WithField("filesystem", one.fs.spec).Debugf("shut down what is mounted through the relay at %s: %v; it is tried again", one.addr, err)
 	}
 }

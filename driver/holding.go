@@ -201,17 +201,23 @@ func (h *holding) fence() {
 
 // lost ends a holding that another host has taken. Containers here that use the volume get
 // errors, as from a disk that was pulled out. The relay stays for what the kernel still wants of it.
-func (h *holding) lost(why error) {
+func (h *holding) lost(why *lease.LostError) {
 	d, volume := h.f.d, h.volume
 	d.log.WithField("volume", volume).Errorf("%v: its containers here cannot write any more; stop them", why)
-	d.setTrouble(volume, why.Error()+": its containers here get errors; stop them")
+	d.setTrouble(volume, troubleOf(why))
 	h.f.leases.Forget(h.lease)
-	if h.f.holdingOf(volume) == h { // or what is mounted there is another's
-		d.cutOff(volume)
-	}
-	d.spawn(h.seeOff)
+	identity := h.transport.identity(viaRelay)
+	e, _ := d.relays.endpoints.Get(identity)
+	d.cutOff(volume, e.address())
+	d.spawn(func() { d.relays.keepLost(identity, why) }) // which may wait for the disk
+	d.spawn(func() { d.relays.seeOff(identity) })
 	h.end()
 	d.withdrawSoon(volume)
+}
+
+// troubleOf is what Status says of a volume whose lease was lost under its containers.
+func troubleOf(lost *lease.LostError) string {
+	return lost.Error() + ": its containers here get errors; stop them"
 }
 
 // end forgets a holding whose gate is shut for good. What is mounted stays until its containers

@@ -3,11 +3,13 @@ package driver_test
 import (
 	"bytes"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -71,10 +73,10 @@ func TestTheRelayOfALostLeaseGivesErrorsUntilTheKernelsClientIsGone(t *testing.T
 	if _, err := b.Preempt(t.Context(), "data"); err != nil {
 		t.Fatal(err)
 	}
-	dismissed := func(when string) net.Conn {
+	dismissed := func(when string) {
 		t.Helper()
-		eventually(t, "Status says that the lease is lost", func() bool { return strings.Contains(fmt.Sprint(a.status("data")["trouble"]), "lost its lease") })
 		conn := k.connectAsKernel(t, relays[0])
+		defer conn.Close()
 		call := oncrpctest.NewCall(7, oncrpctest.ExchangeID, oncrpctest.Owner("host")).Record()
 		head, err := oncrpc.ReadHead(call)
 		if err != nil {
@@ -88,30 +90,79 @@ func TestTheRelayOfALostLeaseGivesErrorsUntilTheKernelsClientIsGone(t *testing.T
 		if _, err := io.ReadFull(conn, got); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s it answers %x, %v; want %x", when, got, err, want)
 		}
-		return conn
 	}
+	restart := func() {
+		a.stop()
+		a.start()
+	}
+	isLost := func() bool { return strings.Contains(fmt.Sprint(a.status("data")["trouble"]), "lost its lease") }
+
+	eventually(t, "Status says that the lease is lost", isLost)
 	dismissed("when the lease is lost")
-	var why []string
-	for _, one := range a.Overview().FileSystems[0].Transports {
-		if one.Listen == relays[0] {
-			why = append(why, one.Why)
-		}
-	}
-	if len(why) != 1 || !strings.Contains(why[0], "lost its lease") || !strings.Contains(why[0], "gets errors") {
+	if why := a.whyOf(relays[0]); !strings.Contains(why, "lost its lease") || !strings.Contains(why, "gets errors") {
 		t.Errorf("its relay's status says %q", why)
 	}
 	b.mount("data", "1")
+	restart()
+	dismissed("after a restart")
+	if !isLost() {
+		t.Error("Status says nothing of it after a restart")
+	}
+
+	b.unmount("data", "1")
+	eventually(t, "the host takes the volume again", func() bool { return mountOf(t.Context(), a, "data", "2") == nil })
 	a.stop()
+	a.forgetLost() // as a crash in that moment does
 	a.start()
-	conn := dismissed("after a restart")
-	_ = conn.Close()
+	if running := a.exclusiveRelays(); len(running) != 2 {
+		t.Errorf("with the new lease's, its relays are %v", running)
+	}
+	dismissed("after a restart of the host that has taken the volume again")
+	if isLost() {
+		t.Error("Status says that it is lost")
+	}
+
 	k.showTransport(t, netip.MustParseAddr("127.0.0.2"), "<closed>", "<closed>")
 	time.Sleep(3 * time.Second)
-	if running := a.exclusiveRelays(); len(running) != 1 {
+	if running := a.exclusiveRelays(); len(running) != 2 {
 		t.Errorf("while the kernel's client has no connection, its relays are %v", running)
 	}
 	kept := a.RelaysKept()
 	k.showTransport(t, netip.MustParseAddr("10.0.1.5"), "<closed>", "<closed>")
-	eventually(t, "the relay is closed when the kernel's client is gone", func() bool { return len(a.exclusiveRelays()) == 0 && a.RelaysKept() == kept-1 })
-	b.unmount("data", "1")
+	eventually(t, "the relay is closed when the kernel's client is gone", func() bool { return len(a.exclusiveRelays()) == 1 && a.RelaysKept() == kept-1 })
+	if got := a.status("data")["lease"]; got != "this host's" {
+		t.Errorf("its lease: %v", got)
+	}
+	a.unmount("data", "2")
+}
+
+// whyOf is what status says of a relay.
+func (h *testHost) whyOf(relay netip.AddrPort) string {
+	for _, one := range h.Overview().FileSystems[0].Transports {
+		if one.Listen == relay {
+			return one.Why
+		}
+	}
+	return ""
+}
+
+// forgetLost has the stopped host's state say of no relay that its lease was lost.
+func (h *testHost) forgetLost() {
+	h.t.Helper()
+	path := filepath.Join(h.options.Data, "state", "relays")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	said := regexp.MustCompile(`[0-9a-f]{8} (.*),"lost":\{[^}]*\}(.*)`)
+	if !said.Match(text) {
+		h.t.Fatalf("nothing was lost: %s", text)
+	}
+	text = said.ReplaceAllFunc(text, func(line []byte) []byte {
+		kept := said.ReplaceAll(line, []byte("$1$2"))
+		return fmt.Appendf(nil, "%08x %s", crc32.ChecksumIEEE(kept), kept)
+	})
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		h.t.Fatal(err)
+	}
 }

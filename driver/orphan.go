@@ -51,6 +51,7 @@ func (h *holding) keepOrphan() {
 	if err := h.f.presence.announce(d.life, h.volume, false); err != nil && d.life.Err() == nil {
 		d.log.WithField("volume", h.volume).Warnf("tell other hosts that containers here may still use it: %v; it is tried again", err)
 	}
+	relays, identity := &d.relays, h.transport.identity(viaRelay)
 	tick := time.NewTicker(orphanCheck)
 	defer tick.Stop()
 	for idle := time.Duration(0); h.lease.Over() == nil; {
@@ -65,36 +66,36 @@ func (h *holding) keepOrphan() {
 			return // its end comes back here
 		}
 		h.unmount() // this run's own: what is connected then is the containers'
-		if idle += orphanCheck; h.isConnected() {
+		if idle += orphanCheck; relays.isConnected(identity) {
 			idle = 0
 		}
-		if told := time.Since(time.Unix(h.unmounted.Load(), 0)) < orphanTold; h.isDeserted(idle, told) {
+		if told := time.Since(time.Unix(h.unmounted.Load(), 0)) < orphanTold; relays.isDeserted(identity, idle, told) {
 			h.leaveInTurn(h.f.spawnLeave)
 			return
 		}
 	}
 }
 
-// isDeserted tells whether the relay that has been without a connection for some time has no NFS client of
+// isDeserted tells whether a relay that has been without a connection for some time has no NFS client of
 // the kernel any more. told: Docker has said that a container has ended.
-func (h *holding) isDeserted(idle time.Duration, told bool) bool {
+func (r *relays) isDeserted(identity string, idle time.Duration, told bool) bool {
 	if idle < orphanGone {
 		return false
 	}
-	gone, seen := h.clientIsGone()
+	gone, seen := r.clientIsGone(identity)
 	return idle >= orphanIdle || gone || told && !seen
 }
 
 // isConnected tells whether the kernel's NFS client has a connection to the relay.
-func (h *holding) isConnected() bool {
-	one := h.f.d.relays.find(h.transport.identity(viaRelay))
+func (r *relays) isConnected(identity string) bool {
+	one := r.find(identity)
 	return one != nil && one.Stats().Conns > 0
 }
 
 // clientIsGone tells whether the kernel has no NFS client of the relay any more, as after an Engine that
 // was killed: its successor ends the containers and says nothing. Older kernels are not seen to have any.
-func (h *holding) clientIsGone() (gone, seen bool) {
-	one, table := h.f.d.relays.find(h.transport.identity(viaRelay)), h.f.d.rpc
+func (r *relays) clientIsGone(identity string) (gone, seen bool) {
+	one, table := r.find(identity), r.d.rpc
 	if one == nil || table == nil {
 		return false, false
 	}

@@ -1,11 +1,14 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -43,12 +46,19 @@ type endpoint struct {
 	// Lease is the key of an exclusive volume's lease, Tenure this host's.
 	Lease  string       `json:"lease,omitempty"`
 	Tenure lease.Tenure `json:"tenure,omitzero"`
+	// Lost: another host has taken it, and this relay is there for what the kernel still wants of it.
+	Lost *lease.LostError `json:"lost,omitempty"`
+}
+
+// address is where the relay listens.
+func (e endpoint) address() netip.AddrPort {
+	return netip.AddrPortFrom(relayAddress(e.Lease != ""), e.Port)
 }
 
 // finds tells whether the next start opens the same relay by what is kept of it already: mount targets are found anew.
 func (e endpoint) finds(now endpoint) bool {
 	return e.Boot == now.Boot && e.Port == now.Port && e.Protection == now.Protection && e.Region == now.Region &&
-		e.Lease == now.Lease && e.Tenure == now.Tenure
+		e.Lease == now.Lease && e.Tenure == now.Tenure && (e.Lost == nil) == (now.Lost == nil)
 }
 
 // relays are the relays that run on this host, by their transport's identity.
@@ -112,6 +122,9 @@ func (d *Driver) checkIdentifier() error {
 	return err
 }
 
+// errRelayClosed keeps what comes late from opening what was closed with its lease.
+var errRelayClosed = errors.New("the relay was closed")
+
 const (
 	// takenAgain is how often a port is tried that another process has taken.
 	takenAgain = 500 * time.Millisecond
@@ -123,7 +136,9 @@ const (
 // kernel's clients of running containers' mounts are waiting. Those of an earlier
 // boot are nobody's.
 func (r *relays) reopen() {
-	for identity, e := range r.endpoints.All() {
+	all := r.endpoints.All()
+	for _, identity := range r.inOrder(all) {
+		e := all[identity]
 		spec, err := filesystem.Parse(e.FileSystem)
 		if e.Boot != r.d.host.boot || err != nil || len(e.Targets) == 0 {
 			if err := r.endpoints.Delete(identity); err != nil {
@@ -132,26 +147,70 @@ func (r *relays) reopen() {
 			continue
 		}
 		f := r.d.fileSystem(spec)
-		if h := f.holdingOf(catalog.VolumeOf(e.Lease)); h != nil {
-			// A volume has one holding: a crash came before the older one was forgotten.
-			older := e.Tenure.Epoch < h.lease.Tenure.Epoch
-			r.d.log.WithField("filesystem", spec).Warnf("two leases of volume %s are left of an earlier run", h.volume)
-			if older {
-				if err := r.endpoints.Delete(identity); err != nil {
-					r.d.log.Errorf("forget a relay: %v", err)
-				}
-				continue
-			}
-			h.lease.End(lease.ErrReleased)
-			f.leases.Forget(h.lease)
-			r.close(h.transport.identity(viaRelay))
-		}
 		f.useTargets(r.latest(f, e), true)
-		l := f.adopt(identity, e)
+		if h := f.holdingOf(catalog.VolumeOf(e.Lease)); h != nil && e.Lost == nil {
+			r.d.log.WithField("filesystem", spec).Warnf("two leases of volume %s are left of an earlier run", h.volume)
+			e.Lost = &lease.LostError{Volume: e.Lease}
+			r.keepLost(identity, e.Lost) // a crash came before that was done
+		}
+		l := r.leaseOf(f, identity, e)
 		if _, err := r.open(identity, f, e.Protection, e.Region, l); err != nil {
 			r.d.log.WithField("filesystem", spec).Errorf("relay at port %d: %v; trying again", e.Port, err)
 			r.d.spawn(func() { r.openLater(identity, f, e, l) })
 		}
+	}
+}
+
+// inOrder are the relays' identities, of one volume's first that of the lease that the volume has now. A
+// volume has one holding.
+func (r *relays) inOrder(all map[string]endpoint) []string {
+	isOlder := func(e endpoint) int {
+		k, _ := r.d.known.Get(catalog.VolumeOf(e.Lease))
+		switch {
+		case e.Lost != nil:
+			return 2
+		case e.Lease != k.Record.LeaseKey():
+			return 1
+		}
+		return 0
+	}
+	return slices.SortedFunc(maps.Keys(all), func(a, b string) int {
+		return cmp.Or(cmp.Compare(isOlder(all[a]), isOlder(all[b])), cmp.Compare(all[b].Tenure.Epoch, all[a].Tenure.Epoch))
+	})
+}
+
+// leaseOf is the lease that a relay of an earlier run has, nil if it needs none. One that was lost is over, and
+// nobody's: whoever uses the volume may have it by another.
+func (r *relays) leaseOf(f *fileSystem, identity string, e endpoint) *lease.Lease {
+	if e.Lost == nil {
+		return f.adopt(identity, e)
+	}
+	l := f.leases.Adopt(e.Lease, e.Tenure)
+	l.End(e.Lost)
+	f.leases.Forget(l)
+	volume := catalog.VolumeOf(e.Lease)
+	if k, known := r.d.known.Get(volume); known && k.Record.LeaseKey() == e.Lease && f.holdingOf(volume) == nil {
+		r.d.setTrouble(volume, troubleOf(e.Lost))
+	}
+	r.d.cutOff(volume, e.address())
+	r.d.spawn(func() { r.seeOff(identity) })
+	return l
+}
+
+// keepLost remembers that a relay's lease was lost. If the disk does not take it, the next start finds the lease lost anew.
+func (r *relays) keepLost(identity string, why *lease.LostError) {
+	release, err := r.turns.take(r.d.life, identity)
+	if err != nil {
+		return
+	}
+	defer release()
+	e, kept := r.endpoints.Get(identity)
+	if !kept {
+		return
+	}
+	e.Lost = why
+	if err := r.endpoints.Put(identity, e); err != nil {
+		r.d.log.Errorf("remember that the lease of a relay was lost: %v", err)
 	}
 }
 
@@ -174,11 +233,11 @@ func (r *relays) openLater(identity string, f *fileSystem, e endpoint, l *lease.
 		select {
 		case <-tick.C:
 			_, err := r.open(identity, f, e.Protection, e.Region, l)
-			if l != nil && l.Over() != nil {
-				return
-			}
 			if err == nil {
 				r.d.log.WithField("filesystem", f.spec).Info("the relay has its port again")
+				return
+			}
+			if errors.Is(err, errRelayClosed) {
 				return
 			}
 		case <-r.d.life.Done():
@@ -195,13 +254,13 @@ func (r *relays) open(identity string, f *fileSystem, p protection, region strin
 		return netip.AddrPort{}, err
 	}
 	defer release()
-	if l != nil && l.Over() != nil {
-		return netip.AddrPort{}, l.Over() // what comes late must not open what was closed
-	}
 	if one := r.find(identity); one != nil {
 		return one.addr, nil
 	}
-	e, _ := r.endpoints.Get(identity)
+	e, kept := r.endpoints.Get(identity)
+	if l != nil && l.Over() != nil && !kept {
+		return netip.AddrPort{}, fmt.Errorf("%w: %w", errRelayClosed, l.Over())
+	}
 	listener, err := r.listen(identity, netip.AddrPortFrom(relayAddress(l != nil), e.Port))
 	if err != nil {
 		return netip.AddrPort{}, err
@@ -262,6 +321,9 @@ func (one *relayed) endpoint(region string, l *lease.Lease) endpoint {
 	}
 	if l != nil {
 		e.Lease, e.Tenure = l.Volume, l.Tenure
+		if lost := new(lease.LostError); errors.As(l.Over(), &lost) {
+			e.Lost = lost
+		}
 	}
 	return e
 }

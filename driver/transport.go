@@ -418,12 +418,18 @@ func (t *transport) openRelayed(ctx context.Context, why string) (*session, erro
 	if err != nil {
 		return nil, err
 	}
+	if t.lease != nil && t.lease.Over() != nil {
+		return nil, t.lease.Over() // its relay may be there, and gives nothing but errors
+	}
 	addr, err := t.fs.d.relays.open(t.identity(viaRelay), t.fs, t.protection, region, t.lease)
 	if err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
 	s, err := t.openNFS(ctx, addr, viaRelay)
 	if err != nil {
+		if t.lease != nil && t.lease.Over() != nil {
+			err = t.lease.Over() // lost meanwhile: who refused was not the server
+		}
 		return nil, err
 	}
 	if server := s.serverNow(); server != addr {

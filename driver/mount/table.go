@@ -45,6 +45,16 @@ func (r *Root) Server() (netip.AddrPort, error) {
 	return serverIn(table)
 }
 
+// ServerAt returns the address of the server of what is mounted at a directory, as this process's own namespace
+// has it, without touching it. It is zero if that is nothing, or no NFS.
+func ServerAt(target string) (netip.AddrPort, error) {
+	infos, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(target))
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("read mount table: %w", err)
+	}
+	return serverOfOne(infos)
+}
+
 func serverIn(table []byte) (netip.AddrPort, error) {
 	infos, err := mountinfo.GetMountsFromReader(bytes.NewReader(table), mountinfo.SingleEntryFilter(rootDir))
 	if err != nil {
@@ -52,6 +62,14 @@ func serverIn(table []byte) (netip.AddrPort, error) {
 	}
 	if len(infos) == 0 {
 		return netip.AddrPort{}, errors.New("the root mount is not in the mount table")
+	}
+	return serverOfOne(infos)
+}
+
+// serverOfOne reads the only entry; there may be none.
+func serverOfOne(infos []*mountinfo.Info) (netip.AddrPort, error) {
+	if len(infos) == 0 {
+		return netip.AddrPort{}, nil
 	}
 	if !strings.HasPrefix(infos[0].FSType, "nfs") {
 		return netip.AddrPort{}, nil
