@@ -294,6 +294,11 @@ func TestExclusiveVolumeIsTakenBack(t *testing.T) {
 	if got := a.sh("docker volume inspect -f '{{.Status.lease}} {{.Status.trouble}}' back"); got != "this host's <no value>" {
 		t.Errorf("Status says %q", got)
 	}
+	a.sh("pkill -KILL -f '[d]ocker-volume-efs.* serve'") // its successor has relays of both leases to serve
+	e.writes(a)
+	if said, err := a.h.Run(t.Context(), "timeout 20 docker exec writer touch /data/file"); err == nil {
+		t.Errorf("the container of before goes on: %s", said)
+	}
 	a.sh("docker restart -t 0 writer >/dev/null") // that one has the volume as well then
 	e.eventually(30*time.Second, "the container of before writes", func() bool {
 		return a.sh("docker exec writer sh -c 'echo it writes >/data/note' && docker exec again cat /data/note") == "it writes"
