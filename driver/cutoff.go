@@ -19,7 +19,11 @@ func (d *Driver) cutOff(volume string, relay netip.AddrPort) {
 	if err != nil {
 		return // not mounted
 	}
-	if server, err := mount.ServerAt(target); err != nil || server != relay {
+	server, err := mount.ServerAt(target, id.Device)
+	if err != nil {
+		d.log.WithField("volume", volume).Errorf("by which relay it is mounted cannot be told: %v; its containers may wait", err)
+	}
+	if server != relay {
 		return
 	}
 	err = sunrpc.ErrUnsupported
@@ -37,18 +41,29 @@ func (d *Driver) cutOff(volume string, relay netip.AddrPort) {
 func (r *relays) seeOff(identity string) {
 	tick := time.NewTicker(orphanCheck)
 	defer tick.Stop()
-	for idle := time.Duration(0); !r.isDeserted(identity, idle, false); {
+	for idle := time.Duration(0); ; {
 		select {
 		case <-tick.C:
 		case <-r.d.life.Done():
 			return // the next start goes on
 		}
-		if idle += orphanCheck; r.isConnected(identity) {
+		_, kept := r.endpoints.Get(identity)
+		switch {
+		case !kept:
+			return // there was none, or it is closed
+		case r.find(identity) == nil:
+			continue // it waits for its port
+		case r.isConnected(identity):
 			r.cutOffConnected(identity)
 			idle = 0
+		default:
+			idle += orphanCheck
+		}
+		if gone, seen := r.clientIsGone(identity); idle >= orphanGone && gone || idle >= orphanIdle && !seen {
+			r.close(identity)
+			return
 		}
 	}
-	r.close(identity)
 }
 
 // cutOffConnected is cutOff for what is mounted through the relay and not at the volume's mount point: containers have

@@ -127,6 +127,9 @@ func (d *Driver) RecordsKept() int {
 	return n
 }
 
+// IsUsed tells whether containers have a volume, or had it when the plugin was disabled.
+func (d *Driver) IsUsed(volume string) bool { return d.uses.has(volume) }
+
 // RelaysKept is how many relays the next start would open again.
 func (d *Driver) RelaysKept() int { return len(d.relays.endpoints.All()) }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,6 +52,11 @@ type holding struct {
 
 // isExclusive tells whether a volume is mounted by one host at a time.
 func isExclusive(r catalog.Record) bool { return r.Options.Access == catalog.AccessExclusive }
+
+// isHeld tells whether this host holds a volume by any name of its file system.
+func (d *Driver) isHeld(volume string) bool {
+	return slices.ContainsFunc(d.allFileSystems(), func(f *fileSystem) bool { return f.holdingOf(volume) != nil })
+}
 
 // isFenced tells whether that is enforced: a local directory has no server and no relay.
 func (f *fileSystem) isFenced(r catalog.Record) bool {
@@ -207,11 +213,18 @@ func (h *holding) lost(why *lease.LostError) {
 	d.setTrouble(volume, troubleOf(why))
 	h.f.leases.Forget(h.lease)
 	identity := h.transport.identity(viaRelay)
-	e, _ := d.relays.endpoints.Get(identity)
-	d.cutOff(volume, e.address())
+	d.cutOff(volume, d.relays.address(identity))
 	d.spawn(func() { d.relays.keepLost(identity, why) }) // which may wait for the disk
 	d.spawn(func() { d.relays.seeOff(identity) })
 	h.end()
+}
+
+// endUse forgets the containers that nobody counts of a volume whose lease this host has not any more: none can be
+// there without it. Other hosts are told so.
+func (d *Driver) endUse(volume string) {
+	if err := d.uses.forgetUncounted(volume); err != nil {
+		d.log.WithField("volume", volume).Errorf("forget its containers: %v", err)
+	}
 	d.withdrawSoon(volume)
 }
 
@@ -233,9 +246,7 @@ func (h *holding) end() {
 	}
 	delete(f.transports, "lease "+h.transport.clientIdentity)
 	f.mu.Unlock()
-	if err := f.d.uses.forgetUncounted(h.volume); err != nil { // none can be there without the lease
-		f.d.log.WithField("volume", h.volume).Errorf("forget its containers: %v", err)
-	}
+	f.d.endUse(h.volume)
 	close(h.left)
 }
 
@@ -352,7 +363,6 @@ func (h *holding) leave(ctx context.Context) {
 	if errors.Is(h.lease.Over(), lease.ErrReleased) {
 		h.f.d.relays.close(h.transport.identity(viaRelay))
 		h.end()
-		h.f.d.withdrawSoon(h.volume)
 	}
 }
 

@@ -108,6 +108,15 @@ func TestTheRelayOfALostLeaseGivesErrorsUntilTheKernelsClientIsGone(t *testing.T
 	if !isLost() {
 		t.Error("Status says nothing of it after a restart")
 	}
+	a.stop()
+	if mounted, err := k.Detach(a.point("data")); !mounted || err != nil { // docker plugin disable -f
+		t.Fatal(mounted, err)
+	}
+	a.start()
+	dismissed("after the plugin was disabled")
+	if a.IsUsed("data") {
+		t.Error("a container that nobody counts keeps the volume in use")
+	}
 
 	b.unmount("data", "1")
 	eventually(t, "the host takes the volume again", func() bool { return mountOf(t.Context(), a, "data", "2") == nil })

@@ -69,21 +69,13 @@ func (h *holding) keepOrphan() {
 		if idle += orphanCheck; relays.isConnected(identity) {
 			idle = 0
 		}
-		if told := time.Since(time.Unix(h.unmounted.Load(), 0)) < orphanTold; relays.isDeserted(identity, idle, told) {
+		told := time.Since(time.Unix(h.unmounted.Load(), 0)) < orphanTold
+		gone, seen := relays.clientIsGone(identity)
+		if idle >= orphanIdle || idle >= orphanGone && (gone || told && !seen) {
 			h.leaveInTurn(h.f.spawnLeave)
 			return
 		}
 	}
-}
-
-// isDeserted tells whether a relay that has been without a connection for some time has no NFS client of
-// the kernel any more. told: Docker has said that a container has ended.
-func (r *relays) isDeserted(identity string, idle time.Duration, told bool) bool {
-	if idle < orphanGone {
-		return false
-	}
-	gone, seen := r.clientIsGone(identity)
-	return idle >= orphanIdle || gone || told && !seen
 }
 
 // isConnected tells whether the kernel's NFS client has a connection to the relay.

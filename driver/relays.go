@@ -58,7 +58,7 @@ func (e endpoint) address() netip.AddrPort {
 // finds tells whether the next start opens the same relay by what is kept of it already: mount targets are found anew.
 func (e endpoint) finds(now endpoint) bool {
 	return e.Boot == now.Boot && e.Port == now.Port && e.Protection == now.Protection && e.Region == now.Region &&
-		e.Lease == now.Lease && e.Tenure == now.Tenure && (e.Lost == nil) == (now.Lost == nil)
+		e.Lease == now.Lease && e.Tenure == now.Tenure && (e.Lost == nil || now.Lost != nil) // that is found anew
 }
 
 // relays are the relays that run on this host, by their transport's identity.
@@ -189,8 +189,9 @@ func (r *relays) leaseOf(f *fileSystem, identity string, e endpoint) *lease.Leas
 	l.End(e.Lost)
 	f.leases.Forget(l)
 	volume := catalog.VolumeOf(e.Lease)
-	if k, known := r.d.known.Get(volume); known && k.Record.LeaseKey() == e.Lease && f.holdingOf(volume) == nil {
+	if k, known := r.d.known.Get(volume); known && k.Record.LeaseKey() == e.Lease && !r.d.isHeld(volume) {
 		r.d.setTrouble(volume, troubleOf(e.Lost))
+		r.d.endUse(volume)
 	}
 	r.d.cutOff(volume, e.address())
 	r.d.spawn(func() { r.seeOff(identity) })
@@ -258,7 +259,7 @@ func (r *relays) open(identity string, f *fileSystem, p protection, region strin
 		return one.addr, nil
 	}
 	e, kept := r.endpoints.Get(identity)
-	if l != nil && l.Over() != nil && !kept {
+	if l != nil && l.Over() != nil && !(kept && isLost(l)) {
 		return netip.AddrPort{}, fmt.Errorf("%w: %w", errRelayClosed, l.Over())
 	}
 	listener, err := r.listen(identity, netip.AddrPortFrom(relayAddress(l != nil), e.Port))
@@ -328,6 +329,9 @@ func (one *relayed) endpoint(region string, l *lease.Lease) endpoint {
 	return e
 }
 
+// isLost tells whether another host has taken a lease.
+func isLost(l *lease.Lease) bool { return errors.As(l.Over(), new(*lease.LostError)) }
+
 // relayAddress is where relays listen. Those with a gate have an address of their own: while the plugin
 // is disabled nobody has their ports, and the kernel goes on to connect to that of a lease that was
 // lost. Whoever gets that port next must have a gate as well.
@@ -360,6 +364,15 @@ func (r *relays) listen(identity string, addr netip.AddrPort) (*net.TCPListener,
 		}
 	}
 	return listener, nil
+}
+
+// address is where a transport's relay listens, or listened last.
+func (r *relays) address(identity string) netip.AddrPort {
+	if one := r.find(identity); one != nil {
+		return one.addr
+	}
+	e, _ := r.endpoints.Get(identity)
+	return e.address()
 }
 
 // find returns a transport's relay, nil if it does not run.

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
 )
 
 // Under returns the mountpoints that are direct children of a directory, each
@@ -45,10 +46,14 @@ func (r *Root) Server() (netip.AddrPort, error) {
 	return serverIn(table)
 }
 
-// ServerAt returns the address of the server of what is mounted at a directory, as this process's own namespace
-// has it, without touching it. It is zero if that is nothing, or no NFS.
-func ServerAt(target string) (netip.AddrPort, error) {
-	infos, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(target))
+// ServerAt returns the address of the server of the mount that a directory has, by the number of its device
+// (st_dev): there may be others below it. It reads this process's own namespace and does not touch the
+// mount. The address is zero if there is no such mount, or it is no NFS.
+func ServerAt(target string, device uint64) (netip.AddrPort, error) {
+	infos, err := mountinfo.GetMounts(func(info *mountinfo.Info) (skip, stop bool) {
+		found := info.Mountpoint == target && unix.Mkdev(uint32(info.Major), uint32(info.Minor)) == device
+		return !found, found
+	})
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("read mount table: %w", err)
 	}
