@@ -70,6 +70,7 @@ require (
 	github.com/anishathalye/porcupine v1.3.1
 	github.com/hashicorp/hcl/v2 v2.25.0
 	github.com/hashicorp/terraform-config-inspect v0.0.0-20260904064934-75d64de68c31
+	github.com/moby/locker v1.0.1
 	github.com/zclconf/go-cty v1.19.0
 	golang.org/x/net v0.62.0
 	golang.org/x/time v0.16.0

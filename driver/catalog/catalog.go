@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/driver/tree"
@@ -50,6 +51,8 @@ type Catalog struct {
 	dirs map[string]*tree.Dir
 	id   string
 	name string // this host's, for names of temporary files
+	// checked is the format file that was read last, and found to be ours.
+	checked atomic.Pointer[tree.FileStamp]
 }
 
 // Open opens the catalogue under a root directory and makes it if there is
@@ -108,15 +111,20 @@ func (c *Catalog) writeFormat() error {
 	return err
 }
 
-// CheckFormat reads the catalogue's format again: a host with a newer plugin
-// may have changed it since.
+// CheckFormat looks at the catalogue's format again: a host with a newer plugin
+// may have changed it since. If none has, that costs one question to the server.
 func (c *Catalog) CheckFormat() error {
+	if before := c.checked.Load(); before != nil {
+		if now, err := c.base.FileStamp(formatFile); err == nil && now == *before {
+			return nil
+		}
+	}
 	_, err := c.readFormat()
 	return err
 }
 
 func (c *Catalog) readFormat() (format, error) {
-	data, err := c.base.ReadFile(formatFile)
+	data, stamp, err := c.base.ReadStamped(formatFile)
 	if err != nil {
 		return format{}, err
 	}
@@ -129,6 +137,7 @@ func (c *Catalog) readFormat() (format, error) {
 	if err != nil || f.ID == "" {
 		return format{}, fmt.Errorf("%s/%s is damaged: restore it, or move it away to have it made again", DirName, formatFile)
 	}
+	c.checked.Store(&stamp)
 	return f, nil
 }
 

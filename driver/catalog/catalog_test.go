@@ -1,6 +1,7 @@
 package catalog_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -316,5 +317,24 @@ func TestNewerCatalogue(t *testing.T) {
 			write(t, inside(root, "catalog.json"), format)
 			wantError(t, c.CheckFormat(), catalog.ErrNewer)
 		}
+	})
+	t.Run("is noticed when it takes the other's place", func(t *testing.T) {
+		root := t.TempDir()
+		c := open(t, root)
+		current := inside(root, "catalog.json")
+		ours, err := os.ReadFile(current)
+		must(t, err)
+		newer := bytes.Replace(ours, []byte(`"version":1`), []byte(`"version":2`), 1)
+		for range 2 { // also after it was read anew
+			must(t, c.CheckFormat())
+			write(t, inside(root, "new"), string(newer))
+			must(t, os.Rename(inside(root, "new"), current))
+			wantError(t, c.CheckFormat(), catalog.ErrNewer)
+			wantError(t, c.CheckFormat(), catalog.ErrNewer)
+			write(t, inside(root, "new"), string(ours))
+			must(t, os.Rename(inside(root, "new"), current))
+		}
+		must(t, os.Remove(current))
+		wantError(t, c.CheckFormat(), fs.ErrNotExist)
 	})
 }

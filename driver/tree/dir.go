@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/moby/locker"
 	"golang.org/x/sys/unix"
 )
 
@@ -21,8 +22,9 @@ var (
 
 // Dir is an open directory.
 type Dir struct {
-	fd   int
-	path string // as in error messages
+	fd      int
+	path    string         // as in error messages
+	readers *locker.Locker // of files, shared with every Dir that was opened from this one
 }
 
 // Open opens a directory by its path on the host, which is trusted: links in
@@ -32,12 +34,12 @@ func Open(hostPath string) (*Dir, error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: hostPath, Err: err}
 	}
-	return &Dir{fd: fd, path: hostPath}, nil
+	return FromFD(fd, hostPath), nil
 }
 
 // FromFD makes a Dir of a directory's descriptor and takes it over. The name is
 // for error messages.
-func FromFD(fd int, name string) *Dir { return &Dir{fd: fd, path: name} }
+func FromFD(fd int, name string) *Dir { return &Dir{fd: fd, path: name, readers: locker.New()} }
 
 // FD returns the descriptor, which stays the Dir's.
 func (d *Dir) FD() int { return d.fd }
@@ -215,7 +217,7 @@ func (d *Dir) walk(p string, step func(*Dir, string) (*Dir, bool, error)) (dir *
 	if err != nil {
 		return nil, false, err
 	}
-	at := &Dir{fd: fd, path: d.path}
+	at := &Dir{fd: fd, path: d.path, readers: d.readers}
 	for _, name := range names {
 		next, newly, err := step(at, name)
 		_ = at.Close()
@@ -238,7 +240,7 @@ func (d *Dir) child(name string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{fd: fd, path: path.Join(d.path, name)}, nil
+	return &Dir{fd: fd, path: path.Join(d.path, name), readers: d.readers}, nil
 }
 
 // isSymlink explains ENOTDIR: with O_PATH and O_NOFOLLOW a link is opened as

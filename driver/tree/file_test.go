@@ -243,3 +243,42 @@ func TestUnlinkAndRemoveEmptyMayBeRepeated(t *testing.T) {
 		t.Fatalf("left: %q, %v", names, err)
 	}
 }
+
+// What the kernel's NFS client does with a file that is open more than once cannot be had here; that this process
+// never has it so can.
+func TestAFileIsOpenForReadingOnceAtATime(t *testing.T) {
+	root, path := fresh(t, "dir")
+	path = filepath.Join(path, "dir")
+	must(t, os.WriteFile(filepath.Join(path, "file"), []byte("1"), 0o600))
+	must(t, os.WriteFile(filepath.Join(path, "other"), nil, 0o600))
+	first, err := root.Open("dir")
+	must(t, err)
+	defer first.Close()
+	dir, err := root.Open("dir")
+	must(t, err)
+	defer dir.Close()
+	closed, err := first.ReadAlone("file")
+	must(t, err)
+	read := make(chan string, 1)
+	go func() {
+		data, err := dir.ReadFile("file")
+		if err != nil {
+			t.Error(err)
+		}
+		read <- string(data)
+	}()
+	_, err = dir.ReadFile("other")
+	must(t, err)
+	_, err = dir.FileStamp("file")
+	must(t, err)
+	select {
+	case <-read:
+		t.Fatal("it was read while another reader had it open")
+	case <-time.After(50 * time.Millisecond):
+	}
+	must(t, os.WriteFile(filepath.Join(path, "file"), []byte("2"), 0o600))
+	closed()
+	if got := <-read; got != "2" {
+		t.Errorf("it was %q when it was read, and was opened before the other reader had closed it", got)
+	}
+}
