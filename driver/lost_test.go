@@ -109,6 +109,19 @@ func TestTheRelayOfALostLeaseGivesErrorsUntilTheKernelsClientIsGone(t *testing.T
 		t.Error("Status says nothing of it after a restart")
 	}
 	a.stop()
+	other, err := net.Listen("tcp4", relays[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.start()
+	time.Sleep(3 * time.Second)
+	if running := a.exclusiveRelays(); len(running) != 0 || a.RelaysKept() != 1 {
+		t.Errorf("while another process has its port, its relays are %v and %d are kept", running, a.RelaysKept())
+	}
+	_ = other.Close()
+	eventually(t, "it has its port again", func() bool { return len(a.exclusiveRelays()) == 1 })
+	dismissed("when it has its port again")
+	a.stop()
 	if mounted, err := k.Detach(a.point("data")); !mounted || err != nil { // docker plugin disable -f
 		t.Fatal(mounted, err)
 	}
