@@ -42,6 +42,12 @@ func (n *network) set(how string, targets ...proxy.Target) {
 	}
 }
 
+func (n *network) timesAsked(t proxy.Target) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.asked[t.Addr]
+}
+
 // answer is the worst case: what begins in an outage hangs until its end.
 func (n *network) answer(ctx context.Context, addr netip.AddrPort) (time.Duration, error) {
 	n.mu.Lock()
@@ -117,6 +123,14 @@ func inWorld(t *testing.T, options proxy.GroupOptions, targets []proxy.Target, s
 func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
+}
+
+// checked passes the time until a target has answered one check more: they come about every five seconds.
+func (w *world) checked(target proxy.Target) {
+	for before := w.network.timesAsked(target); w.network.timesAsked(target) == before; {
+		pass(100 * time.Millisecond)
+	}
+	pass(100 * time.Millisecond)
 }
 
 func (w *world) moved(t *testing.T, want ...string) {
@@ -309,11 +323,11 @@ func TestADownTargetRises(t *testing.T) {
 			t.Fatalf("b is %s", h)
 		}
 		w.network.set("", zoneB)
-		pass(5500 * time.Millisecond) // one check
+		w.checked(zoneB)
 		if h := w.health(zoneB); h != proxy.Down {
 			t.Errorf("after one check b is %s", h)
 		}
-		pass(5500 * time.Millisecond)
+		w.checked(zoneB)
 		if h := w.health(zoneB); h != proxy.Up {
 			t.Errorf("after two checks b is %s", h)
 		}
