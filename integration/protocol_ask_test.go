@@ -239,10 +239,13 @@ func ask(ctx context.Context, client *http.Client, call, body string) (string, e
 }
 
 // pluginCall is one line of the plugin's log.
-type pluginCall struct{ level, call, volume, id, outcome string }
+type pluginCall struct {
+	level, call, volume, id, outcome string
+	took                             time.Duration
+}
 
 // The Engine's line has the plugin's inside, with its quotes escaped.
-var pluginLine = regexp.MustCompile(`level=(\w+) msg="time=.* call=(\w+) (?:mount=(\S+) )?outcome=(\w+|\\".*?\\") took=\S+(?: volume=([^" ]+))?`)
+var pluginLine = regexp.MustCompile(`level=(\w+) msg="time=.* call=(\w+) (?:mount=(\S+) )?outcome=(\w+|\\".*?\\") took=(\S+)(?: volume=([^" ]+))?`)
 
 // calls returns the calls for a volume that changed something, since mark, as the
 // Engine has them in its log.
@@ -251,10 +254,14 @@ func (s *siteHost) calls(mark, volume string) (calls []pluginCall) {
 	text := s.sh("tail -c +" + mark + " /run/dockerd.log | grep ' call=' || true")
 	for line := range strings.Lines(text) {
 		m := pluginLine.FindStringSubmatch(line)
-		if m == nil || m[5] != volume || m[2] == "Get" || m[2] == "Path" {
+		if m == nil || m[6] != volume || m[2] == "Get" || m[2] == "Path" {
 			continue
 		}
-		calls = append(calls, pluginCall{level: m[1], call: m[2], id: m[3], outcome: strings.Trim(m[4], `\"`), volume: m[5]})
+		took, err := time.ParseDuration(m[5])
+		if err != nil {
+			s.t.Fatalf("%q: %v", line, err)
+		}
+		calls = append(calls, pluginCall{level: m[1], call: m[2], id: m[3], outcome: strings.Trim(m[4], `\"`), took: took, volume: m[6]})
 	}
 	return calls
 }
