@@ -66,9 +66,10 @@ func (c *claim) await(t *testing.T) {
 	c.test, c.begin = t.Name(), make(chan struct{})
 	claims.mu.Lock()
 	claims.waiting = append(claims.waiting, c)
-	// Who uses most comes first: what is left can run beside each other.
+	// Who uses most comes first, and then who needs the main site alone: those run one after another,
+	// and take longest. What is left can run beside them, and beside each other.
 	slices.SortFunc(claims.waiting, func(a, b *claim) int {
-		return cmp.Or(cmp.Compare(len(b.alone), len(a.alone)), cmp.Compare(a.test, b.test))
+		return cmp.Or(cmp.Compare(len(b.alone), len(a.alone)), -cmp.Compare(a.onMainSite(), b.onMainSite()), cmp.Compare(a.test, b.test))
 	})
 	beginTests()
 	claims.mu.Unlock()
@@ -93,6 +94,14 @@ func beginTests() {
 		close(c.begin)
 		return true
 	})
+}
+
+// onMainSite is 1 for a test that has the main site alone, and 0 otherwise.
+func (c *claim) onMainSite() int {
+	if slices.Contains(c.alone, mainSite) {
+		return 1
+	}
+	return 0
 }
 
 // fits tells whether nobody is in the way. Who needs less waits for those who wait for it alone.
