@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -39,6 +40,7 @@ type zones struct {
 	owner   *testing.T
 	t       *testing.T // the part of the test at work
 	h       *lab.Host
+	engine  *http.Client
 	server  *lab.Server
 	targets map[string]netip.Addr
 	via     string
@@ -52,9 +54,9 @@ const (
 	zonesBegin = 3 * time.Second
 	// zonesWriter is how long a writer writes: more than the slowest move may take.
 	zonesWriter = 14 * time.Second
-	// zonesPatience is far above what a move takes and far below the minutes that
-	// the kernel's client waits by itself.
-	zonesPatience = 10 * time.Second
+	// zonesPatience is far above what a move or a start of the plugin takes, on a busy machine
+	// too, and far below the minutes that the kernel's client waits by itself.
+	zonesPatience = 20 * time.Second
 )
 
 // TestZones runs beside other tests: its hosts and its servers are used by nobody else.
@@ -119,7 +121,8 @@ func (p zonesPlace) install(t *testing.T, via string, targets map[string]netip.A
 			targets[zone] = server.Addr(zone)
 		}
 	}
-	z := &zones{owner: t, t: t, h: hosts(t).Host(p.host), server: server, targets: targets, via: via}
+	h := hosts(t).Host(p.host)
+	z := &zones{owner: t, t: t, h: h, engine: socketClient(h, "/run/docker.sock"), server: server, targets: targets, via: via}
 	if err := bundle.Upload(t.Context(), z.h, siteBundle); err != nil {
 		t.Fatal(err)
 	}
@@ -144,6 +147,7 @@ func (z *zones) remove() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	z.t = z.owner
+	defer z.engine.CloseIdleConnections()
 	if z.owner.Failed() {
 		out, err := z.h.Run(ctx, "grep 'plugin=' /run/dockerd.log | tail -n 60; ss -tn; cd /sys/kernel/sunrpc/xprt-switches && grep -r . */*-tcp; docker ps -a")
 		record(z.t, "zones.log", fmt.Sprint(out, err))
@@ -296,10 +300,22 @@ func (z *zones) heal() {
 	}
 }
 
-// status asks docker volume inspect for a field of Status.
+// status is a field of the volume's Status, which is "" until the plugin knows it.
 func (z *zones) status(field string) string {
 	z.t.Helper()
-	return strings.TrimSpace(run(z.t, z.h, "docker volume inspect -f '{{.Status."+field+"}}' "+zonesVolume))
+	return volumeStatus(z.t, z.engine, zonesVolume, field)
+}
+
+// known is status after a start of the plugin, which may not have looked at its mounts yet.
+func (z *zones) known(field string) (value string) {
+	z.t.Helper()
+	for begun := time.Now(); time.Since(begun) < zonesPatience; time.Sleep(time.Second) {
+		if value = z.status(field); value != "" {
+			return value
+		}
+	}
+	z.t.Errorf("the volume's status has no %s", field)
+	return ""
 }
 
 // survives fails the test if the writer had an error or stood still for too long.

@@ -353,7 +353,9 @@ func (s *efsSite) in(volume, line string) string {
 
 func (s *efsSite) status(volume, field string) string {
 	s.t.Helper()
-	return strings.TrimSpace(run(s.t, s.h, "docker volume inspect -f '{{.Status."+field+"}}' "+volume))
+	engine := socketClient(s.h, "/run/docker.sock")
+	defer engine.CloseIdleConnections()
+	return volumeStatus(s.t, engine, volume, field)
 }
 
 func (s *efsSite) remove() {

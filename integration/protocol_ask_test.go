@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/docker-volume-efs/docker-volume-efs/integration/bundle"
@@ -142,6 +143,22 @@ func (s *siteHost) inspect(volume string) (v siteVolume) {
 		s.t.Errorf("%s: volume %s has the labels %v", s.h.Name(), volume, v.Labels)
 	}
 	return v
+}
+
+// volumeStatus asks the Engine for a field of a volume's Status; what is not in it is "".
+func volumeStatus(t *testing.T, engine *http.Client, volume, field string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	var v struct{ Status map[string]any }
+	if err := getJSON(ctx, engine, "/volumes/"+volume, &v); err != nil {
+		t.Fatalf("inspect %s: %v", volume, err)
+	}
+	value, there := v.Status[field]
+	if !there {
+		return ""
+	}
+	return fmt.Sprint(value)
 }
 
 // lists tells whether docker volume ls shows a volume.

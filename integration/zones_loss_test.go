@@ -53,7 +53,7 @@ func (z *zones) testPages() {
 }
 
 func (z *zones) testPlugin() {
-	z.engine(`{"live-restore": true}`)
+	z.configure(`{"live-restore": true}`)
 	const worker, parent = "pkill -9 -f '^docker-volume-efs-worker serve'", "pkill -9 -f '^/docker-volume-efs serve'"
 	for _, row := range []struct{ name, line string }{
 		{"two kills of the worker", worker + "; sleep 1; " + worker},
@@ -73,25 +73,19 @@ func (z *zones) testRestart() {
 	w := z.write(zonesWriter+40*time.Second, func() {
 		begun := z.status("zone")
 		z.command("drain " + begun)
-		lost := z.status("zone")
+		lost := z.leaves(begun)
 		run(z.t, z.h, "docker plugin disable -f "+zonesPlugin+" && docker plugin enable "+zonesPlugin+" && docker volume inspect "+zonesVolume+" >/dev/null")
 		z.settle()
-		got := z.status("zone")
-		for began := time.Now(); got == "<no value>" && time.Since(began) < 2*zonesPatience; got = z.status("zone") {
-			time.Sleep(time.Second) // the plugin has not looked at its mounts yet
-		}
-		if got != lost || lost == begun {
+		if got := z.known("zone"); got != lost {
 			z.t.Errorf("it was moved from zone %s to %s, and is in zone %s after a restart", begun, lost, got)
 		}
 		z.command("drain --undo " + begun)
 		z.fault(z.server.Reject, lost)
 	})
-	if w.Error != "" || w.Damage != "" || w.Longest > 2*zonesPatience.Seconds() {
+	if w.Error != "" || w.Damage != "" || w.Longest > zonesPatience.Seconds() {
 		z.t.Errorf("%+v", w)
 	}
-	if got := z.status("zone"); got == "" {
-		z.t.Error("after all the volume is in no zone")
-	}
+	z.known("zone")
 }
 
 // testHeal has a zone fall silent for so short that nothing should move. On a busy machine it may be longer: then it
@@ -138,7 +132,7 @@ func (z *zones) testFlap() {
 func (z *zones) testAll() {
 	const lost = 8 * time.Second
 	was := z.status("zone")
-	w := z.write(lost+zonesWriter+zonesPatience, func() {
+	w := z.write(lost+2*zonesWriter, func() {
 		for zone := range z.targets {
 			z.fault(z.server.Drop, zone)
 		}
@@ -181,17 +175,22 @@ func (z *zones) testDrain() {
 		for range 4 {
 			zone := z.status("zone")
 			z.command("drain " + zone)
-			begun := time.Now()
-			for z.status("zone") == zone {
-				if time.Since(begun) > zonesPatience {
-					z.t.Errorf("zone %s is drained and in use", zone)
-					break
-				}
-				time.Sleep(200 * time.Millisecond)
-			}
+			z.leaves(zone)
 			z.command("drain --undo " + zone)
 		}
 	}))
+}
+
+// leaves waits until the volume is not in a zone that is drained, and returns where it is.
+func (z *zones) leaves(zone string) string {
+	z.t.Helper()
+	for begun := time.Now(); time.Since(begun) < zonesPatience; time.Sleep(200 * time.Millisecond) {
+		if now := z.status("zone"); now != zone {
+			return now
+		}
+	}
+	z.t.Errorf("zone %s is drained and in use", zone)
+	return zone
 }
 
 // testPort: the port of a relay is what mounts of running containers connect to, no other
@@ -202,7 +201,7 @@ func (z *zones) testPort() {
 	const thief = `perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(LocalAddr => "%s:%s", Listen => 9, ReuseAddr => 1) or die "listen: $@"; ` +
 		`while ($c = $s->accept) { close $c }' </dev/null >/run/thief.log 2>&1 & echo $! >/run/thief; sleep 1; kill -0 $(cat /run/thief) || cat /run/thief.log`
 	var outage time.Duration
-	w := z.write(zonesWriter+zonesPatience, func() {
+	w := z.write(2*zonesWriter, func() {
 		begun := time.Now()
 		defer func() { outage = time.Since(begun) }()
 		run(z.t, z.h, "docker plugin disable -f "+zonesPlugin)
@@ -217,12 +216,8 @@ func (z *zones) testPort() {
 	if w.Error != "" || w.Damage != "" || w.Longest > 2*outage.Seconds()+3 {
 		z.t.Errorf("%+v after an outage of %v", w, outage)
 	}
-	got := z.status("relay")
 	// The plugin's own mount shares the kernel's connection, and its pauses.
-	for begun := time.Now(); got == "<no value>" && time.Since(begun) < zonesPatience; got = z.status("relay") {
-		time.Sleep(time.Second)
-	}
-	if got != host+":"+port {
+	if got := z.known("relay"); got != host+":"+port {
 		z.t.Errorf("the relay was at %s:%s and is at %s", host, port, got)
 	}
 	if log := run(z.t, z.h, "grep 'another process has the port' /run/dockerd.log | tail -n 1"); log == "" {
@@ -259,9 +254,14 @@ func (p zonesPlace) testStates(t *testing.T, via string) {
 // know the client.
 func (z *zones) toldOfLoss(since int) {
 	z.t.Helper()
-	time.Sleep(zonesPatience)
-	if log := run(z.t, z.h, fmt.Sprintf("tail -n +%d /run/dockerd.log | grep -c 'did not know this host' || true", since+1)); strings.TrimSpace(log) == "0" {
-		z.t.Error("the log does not tell that locks may be lost")
+	for begun := time.Now(); ; time.Sleep(time.Second) {
+		if z.number(run(z.t, z.h, fmt.Sprintf("tail -n +%d /run/dockerd.log | grep -c 'did not know this host' || true", since+1))) > 0 {
+			break
+		}
+		if time.Since(begun) > zonesPatience {
+			z.t.Error("the log does not tell that locks may be lost")
+			break
+		}
 	}
 	if status := z.command("status --json"); !strings.Contains(status, `"recoveries"`) {
 		z.t.Errorf("the status does not tell of it: %s", status)
