@@ -338,9 +338,16 @@ func (s *efsSite) create(name string, options ...string) string {
 	return run(s.t, s.h, line.String()+" "+name+" 2>&1 || true")
 }
 
+// mustCreate makes a volume. On a busy machine a first mount may take longer than Docker waits; the
+// plugin goes on with it meanwhile.
 func (s *efsSite) mustCreate(name string, options ...string) {
 	s.t.Helper()
-	if said := s.create(name, options...); strings.TrimSpace(said) != name {
+	said := s.create(name, options...)
+	for try := 0; strings.Contains(said, "the mount is not finished; it is still being tried") && try < 3; try++ {
+		s.t.Log(said)
+		said = s.create(name, options...)
+	}
+	if strings.TrimSpace(said) != name {
 		s.t.Fatalf("create %s %v: %s", name, options, said)
 	}
 }
