@@ -230,6 +230,46 @@ func TestBadDayTwoHostsSweep(t *testing.T) {
 	}
 }
 
+// TestBadDayTwoHostsDelete has two hosts delete one tree at the same time: each meets directories that the other
+// has removed while it had them open.
+func TestBadDayTwoHostsDelete(t *testing.T) {
+	beside(t)
+	a, b := bareTwo(t)
+	a.mustCreate("first")
+	deleting := a.onServer(bareCatalogue + "/deleting")
+	for dir := range 30 {
+		for _, part := range []string{"x", "y/z"} {
+			path := filepath.Join(deleting, "20260101T000000Z-ABCDEF-big", "data", fmt.Sprint(dir), part)
+			if err := os.MkdirAll(path, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for file := range 10 {
+				if err := os.WriteFile(filepath.Join(path, fmt.Sprint(file)), nil, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	together(
+		func() { a.mustCreate("small-a", "remove=delete"); a.mustRemove("small-a") },
+		func() { b.mustCreate("small-b", "remove=delete"); b.mustRemove("small-b") },
+	)
+	err := bareWait(t, time.Minute, func() error {
+		if left, err := os.ReadDir(deleting); err != nil || len(left) > 0 {
+			return fmt.Errorf("left are %v, %w", left, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	for _, p := range []*barePlugin{a, b} {
+		if said := p.sh("grep 'delete in the background' " + p.dir + "/log || true"); said != "" {
+			t.Errorf("%s tells of another's deletion as of its own failure: %s", p.host.Name(), said)
+		}
+	}
+}
+
 func TestBadDayRemovedOnAnotherHost(t *testing.T) {
 	beside(t)
 	a, b := bareTwo(t)

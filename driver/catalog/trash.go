@@ -17,6 +17,10 @@ import (
 // crash, no call takes a minute; and how late a host may be at a removal that has its verdict.
 const staleAfter = 24 * time.Hour
 
+// staleAttempts bounds the deletion of an entry beside another host's: each attempt goes on until both meet
+// in one directory. A catalogue that was replaced is stale for good.
+const staleAttempts = 100
+
 // trashTime is how a trash entry's name begins.
 const trashTime = "20060102T150405Z"
 
@@ -246,11 +250,7 @@ func (c *Catalog) DeleteCondemned(more func() error) error {
 				continue
 			}
 			done[name], progress = true, true
-			err := c.takeData(name)
-			if err == nil {
-				err = c.dirs[deletingDir].RemoveTree(name, more)
-			}
-			if err != nil {
+			if err := c.deleteEntry(name, more); err != nil {
 				failed = err
 			}
 			if err := more(); err != nil {
@@ -259,6 +259,20 @@ func (c *Catalog) DeleteCondemned(more func() error) error {
 		}
 		if !progress {
 			return failed
+		}
+	}
+}
+
+// deleteEntry deletes a condemned entry, as another host may at the same time: what one of them has open
+// is stale when the other has removed it (ESTALE, NFS), and is then looked up again.
+func (c *Catalog) deleteEntry(name string, more func() error) error {
+	for attempt := 0; ; attempt++ {
+		err := c.takeData(name)
+		if err == nil {
+			err = c.dirs[deletingDir].RemoveTree(name, more)
+		}
+		if !errors.Is(err, syscall.ESTALE) || attempt == staleAttempts {
+			return err
 		}
 	}
 }
