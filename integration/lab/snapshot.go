@@ -43,7 +43,7 @@ func (c *cache) snapshot(ctx context.Context, log io.Writer) (snapshot, *os.File
 	if err != nil {
 		return snapshot{}, nil, err
 	}
-	digest := sha256.Sum256([]byte(version + snapshotLayout + strings.Join(hardware(), " ")))
+	digest := sha256.Sum256([]byte(version + snapshotLayout + kernelOptions + strings.Join(hardware(), " ")))
 	s := snapshot{filepath.Join(c.image, "snapshot-"+hex.EncodeToString(digest[:6]))}
 
 	lock, err := c.lock(ctx, unix.LOCK_SH, log)
