@@ -16,6 +16,9 @@ import (
 const (
 	// mainSite is host-a, host-b and the lab's own server.
 	mainSite = "host-a, host-b and their server"
+	// processors is what tests use alone that keep three hosts busy, and those that begin with making keys
+	// and with TLS: emulated beside each other, no call of theirs ends in time.
+	processors = "the machine's processors"
 	// atWork is how many tests are at work at once. Most of their time they wait, but each keeps an
 	// emulated host busy, and a machine is expected to have two processors.
 	atWork = 2
@@ -48,10 +51,10 @@ func beside(t *testing.T) {
 	(&claim{beside: []string{mainSite}}).await(t)
 }
 
-// apart gives the test a host that is not of the main site.
-func apart(t *testing.T, host string) {
+// apart gives the test a host that is not of the main site, and what else it names, for itself.
+func apart(t *testing.T, host string, further ...string) {
 	t.Helper()
-	(&claim{alone: []string{host}}).await(t)
+	(&claim{alone: append([]string{host}, further...)}).await(t)
 }
 
 // apartOnServer is apart for a test that needs the main site's server to be well.

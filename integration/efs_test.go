@@ -31,9 +31,10 @@ func command(t *testing.T, words ...string) *exec.Cmd {
 
 // TestEFS is a host in AWS. Its parts follow each other on one host.
 func TestEFS(t *testing.T) {
-	apart(t, "host-e")
+	apart(t, "host-e", processors)
 	s := newEFSSite(t)
 	s.install(nil)
+	s.prepare()
 	for _, part := range []struct {
 		name string
 		test func(*testing.T)

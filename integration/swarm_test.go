@@ -18,7 +18,7 @@ const swarmLimit = 3 * time.Minute
 type swarm struct{ *story }
 
 func newSwarm(t *testing.T, names ...string) *swarm {
-	alone(t, names[2:]...)
+	alone(t, append([]string{processors}, names[2:]...)...)
 	l := hosts(t)
 	var nodes []*lab.Host
 	for _, name := range names {
