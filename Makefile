@@ -17,7 +17,7 @@ RUN ?= .
 SCHEDULES ?= 100000
 ROUNDS ?= 50
 # When the tests on hosts are ended.
-TIMEOUT ?= 60m
+TIMEOUT ?= 75m
 
 # Root may not own the tree (sudo make): git would refuse to describe it.
 VERSION ?= $(or $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null),dev)
@@ -110,7 +110,7 @@ page: ## The status page in a headless Chromium, phone and desktop; screenshots 
 	@go test -count=1 -tags browser -run Browser ./proxy/web
 
 .PHONY: integration
-integration: lab ## The tests on the hosts (RUN=Protocol, LAB_SUITE=trixie|bookworm, TIMEOUT=60m)
+integration: lab ## The tests on the hosts (RUN=Protocol, LAB_SUITE=trixie|bookworm, TIMEOUT=75m)
 	@set -o pipefail; $(LAB_TEST) -timeout $(TIMEOUT) -run '$(RUN)' ./integration/... | tee build/integration.txt
 	@grep -Eq '^ok .*[0-9]s$$' build/integration.txt || { echo 'no test matches RUN=$(RUN)' >&2; exit 1; }
 
