@@ -124,7 +124,7 @@ func (p *barePlugin) status() bareStatus {
 	p.t.Helper()
 	var s bareStatus
 	// The control socket comes a moment after Docker's.
-	if err := bareWait(p.t, 5*time.Second, func() error { return p.askStatus(&s) }); err != nil {
+	if err := bareWait(p.t, moment, func() error { return p.askStatus(&s) }); err != nil {
 		p.t.Fatal(err)
 	}
 	return s

@@ -75,7 +75,7 @@ func (p *barePlugin) unused(names ...string) {
 func (p *barePlugin) leavesNothing() {
 	p.t.Helper()
 	p.unused()
-	err := bareWait(p.t, bareWarm+10*time.Second, func() error {
+	err := bareWait(p.t, bareWarm+moment, func() error {
 		if s := p.status(); len(s.Mounted) > 0 {
 			return fmt.Errorf("on %s there is left: %v", p.host.Name(), s.Mounted)
 		}
@@ -164,7 +164,7 @@ func bareTidy(t *testing.T, root string) {
 	t.Helper()
 	bareConsistent(t, root)
 	// What hosts tell each other of their last mounts may still be on its way.
-	err := bareWait(t, 5*time.Second, func() error {
+	err := bareWait(t, moment, func() error {
 		if left := bareTmp(t, root); len(left) > 0 {
 			return fmt.Errorf("left in tmp/: %v", left)
 		}

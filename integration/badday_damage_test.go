@@ -152,15 +152,23 @@ func TestBadDayDamagedState(t *testing.T) {
 			t.Run(file+" "+d.name, func(t *testing.T) {
 				p := p.during(t)
 				p.restart("KILL", ": >"+p.dir+"/log; f="+p.data()+"/state/"+file+"; test -e $f || exit; "+d.line)
-				patience := 5 * time.Second // what is lost unnoticed is read again from the file system
+				patience := moment // what is lost unnoticed is read again from the file system
 				if d.reported || file != "volumes" {
 					patience = 0 // Docker would forget the volume at once
 				}
 				for name, path := range map[string]string{"used": "/used", "idle": "/some/where"} {
-					var v bareVolume
-					err := bareWait(t, patience, func() (err error) { v, err = p.get(name); return err })
-					if err != nil || v.Status.Path != path || len(v.Status.Trouble) > 0 {
-						t.Errorf("Get tells of %s: %+v, %v", name, v, err)
+					found := func() error { _, err := p.get(name); return err }
+					if err := bareWait(t, patience, found); err != nil {
+						t.Errorf("Get does not find %s: %v", name, err)
+					}
+					well := func() error { // a server that is slow is trouble for a while
+						if v, err := p.get(name); err != nil || v.Status.Path != path || len(v.Status.Trouble) > 0 {
+							return fmt.Errorf("Get tells of %s: %+v, %w", name, v, err)
+						}
+						return nil
+					}
+					if err := bareWait(t, moment, well); err != nil {
+						t.Error(err)
 					}
 				}
 				if file != "host-id" && d.reported && !strings.Contains(p.log(), "set aside in "+p.data()+"/state/"+file+".damaged-") {

@@ -43,7 +43,7 @@ func TestBadDayVolumeElsewhere(t *testing.T) {
 	}
 	_, err = a.mount("web", "1")
 	a.fails(err, "no such volume")
-	err = bareWait(t, 15*time.Second, func() error {
+	err = bareWait(t, moment, func() error {
 		if names, err := a.list(); err != nil || len(names) > 0 {
 			return fmt.Errorf("host-a lists %v, %w", names, err)
 		}

@@ -58,7 +58,7 @@ func TestBadDayTwoHostsCreateOneName(t *testing.T) {
 		}
 		loser.fails(errs[1-won], "it exists with other options", fmt.Sprintf(`uid is "%d", not "%d"`, won+1, 2-won), "remove it first")
 		wins[winner.host.Name()]++
-		err := bareWait(t, 5*time.Second, func() error { // Get asks for half a second
+		err := bareWait(t, moment, func() error { // Get asks for half a second
 			v, err := loser.get(name)
 			if got := v.Status.Options["uid"]; err == nil && got != fmt.Sprint(won+1) {
 				t.Errorf("%s has volume %s with uid %s, the winner's is %d", loser.host.Name(), name, got, won+1)
@@ -295,7 +295,7 @@ func TestBadDayRemovedOnAnotherHost(t *testing.T) {
 		t.Errorf("the trash holds %q, %v", got, err)
 	}
 	trouble := "another host has removed this volume while containers here use it"
-	err = bareWait(t, 15*time.Second, func() error {
+	err = bareWait(t, moment, func() error {
 		if v := a.mustGet("web"); len(v.Status.Trouble) == 0 || v.Status.Trouble[0] != trouble {
 			return fmt.Errorf("Status does not say it: %+v", v.Status)
 		}

@@ -14,11 +14,11 @@ import (
 	"github.com/docker-volume-efs/docker-volume-efs/integration/lab"
 )
 
-// quick is within what Docker's own commands must not notice; patient is a call's
-// budget with a second for the way to the host.
+// quick is what a call takes at most on a busy machine that does not wait for a server, as it would for 10 s
+// and more; patient is what Docker waits, of which a call's budget is 25 s.
 const (
-	quick   = 5 * time.Second
-	patient = 26 * time.Second
+	quick   = 8 * time.Second
+	patient = bareCallLimit
 )
 
 // silence is one way in which a server is not there. Each has an address of its

@@ -185,7 +185,7 @@ func (s *efsSite) startMetadata() {
 	s.write("metadata/placement/availability-zone-id", "euw1-az1")
 	s.role("ASIAFIRST", time.Hour)
 	p := s.run(s.aws, "metadata", "../build/lab/metadata", "-listen", metadataHost+":80", "-dir", filepath.Join(s.dir, "metadata"))
-	s.eventually(10*time.Second, "metadata listens", func() bool { return strings.Contains(p.Log(), "listening") })
+	s.eventually(moment, "metadata listens", func() bool { return strings.Contains(p.Log(), "listening") })
 	run(s.t, s.h, "ip route replace "+metadataHost+" dev eth0; echo nameserver "+lab.Addresses(60)[0].String()+" >/etc/resolv.conf")
 }
 
@@ -246,7 +246,7 @@ func (s *efsSite) startFrontAgain() {
 	slices.Sort(listen)
 	s.front = s.run(s.server.Site, "mounttarget", "../build/lab/mounttarget", "-listen", strings.Join(listen, ","), "-backend", fmt.Sprintf("127.0.0.1:%d", backendPort),
 		"-cert", filepath.Join(s.dir, "cert.pem"), "-key", filepath.Join(s.dir, "key.pem"), "-rules", filepath.Join(s.dir, "rules.json"), "-record", filepath.Join(s.dir, "shown"))
-	s.eventually(10*time.Second, "the mount targets listen", func() bool { return strings.Contains(s.front.Log(), "listening") })
+	s.eventually(moment, "the mount targets listen", func() bool { return strings.Contains(s.front.Log(), "listening") })
 }
 
 // certificate gives the mount targets another one, signed by itself: the plugin believes ca.pem.

@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"context"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -46,7 +48,7 @@ var shared struct {
 }
 
 // hosts returns the lab with host-a, host-b and, for tests that need their own, host-c to host-e, started by the first test that
-// asks. A test that fails afterwards has the ends of the hosts' and the server's logs in its output.
+// asks. A test that fails afterwards leaves the hosts' and the server's logs in a directory, see record.
 // It has said before which of them it uses; see claims_test.go.
 func hosts(t *testing.T) *lab.Lab {
 	t.Helper()
@@ -72,9 +74,9 @@ func hosts(t *testing.T) *lab.Lab {
 func dump(t *testing.T, l *lab.Lab) {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
-	record(t, "nfs.log", l.Server.Log())
+	record(t, "nfs", l.Server.Log())
 	for _, h := range l.Hosts() {
-		record(t, h.Name()+"-console.log", h.Console())
+		record(t, h.Name()+"-console", h.Console())
 		for name, line := range map[string]string{
 			"engine":    "cat /run/dockerd.log",
 			"kernel":    "dmesg | tail -n 100; grep nfs /proc/mounts || true",
@@ -84,19 +86,34 @@ func dump(t *testing.T, l *lab.Lab) {
 			if err != nil {
 				text += "\n" + err.Error()
 			}
-			record(t, h.Name()+"-"+name+".log", text)
+			record(t, h.Name()+"-"+name, text)
 		}
 	}
 }
 
+// record keeps a log for who looks into a test's failure. The output has its name only: what failed is
+// to be found there.
 func record(t *testing.T, name, text string) {
-	t.Logf("%s ends:\n%s", name, text[max(0, len(text)-2500):])
+	dir := filepath.Join("../build/failed", strings.ReplaceAll(t.Name(), "/", "-"))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Log(err)
+		return
+	}
+	file := filepath.Join(dir, suite()+"-"+name+".log")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Log(err)
+		return
+	}
+	t.Logf("see %s", strings.TrimPrefix(file, "../"))
 }
+
+// moment is how long a host may take for what takes it no time: the machine that emulates it may be busy.
+const moment = 20 * time.Second
 
 // run runs a line of shell on a host and fails the test if the command fails.
 func run(t *testing.T, h *lab.Host, line string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	out, err := h.Run(ctx, line)
 	if err != nil {

@@ -126,7 +126,7 @@ func TestProtocolRule6And9DockerdKilledWithLiveRestore(t *testing.T) {
 	if err := set(t.Context(), `{"live-restore": true}`); err != nil {
 		t.Fatal(err)
 	}
-	s.eventually(10*time.Second, "live-restore is on", func() bool { return s.sh("docker info -f '{{.LiveRestoreEnabled}}'") == "true" })
+	s.eventually(moment, "live-restore is on", func() bool { return s.sh("docker info -f '{{.LiveRestoreEnabled}}'") == "true" })
 	s.volume("restored")
 	s.writer("restored")
 	id := s.onlyID("restored")

@@ -126,7 +126,7 @@ func (s *siteHost) creates() bool {
 
 // leaveNothing removes what the test made and checks that nothing is left.
 func (s *site) leaveNothing() {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	must := func(err error) {
 		if err != nil {

@@ -25,7 +25,7 @@ func TestProtocolWhatTheEngineAsks(t *testing.T) {
 	expect := func(step, want string) {
 		t.Helper()
 		var got []string
-		for range 20 {
+		for begun := time.Now(); time.Since(begun) < moment; time.Sleep(100 * time.Millisecond) {
 			got = nil
 			calls := s.calls(mark, "asked")
 			for _, c := range calls[seen:] {
@@ -45,7 +45,6 @@ func TestProtocolWhatTheEngineAsks(t *testing.T) {
 				seen = len(calls)
 				return
 			}
-			time.Sleep(100 * time.Millisecond)
 		}
 		t.Fatalf("%s led to %q, want %q", step, strings.Join(got, ", "), want)
 	}
@@ -84,7 +83,7 @@ func TestProtocolWhatTheEngineAsks(t *testing.T) {
 	s.sh("docker volume rm asked")
 	expect("volume rm", "Remove")
 	s.fails(20*time.Second, "docker volume create -d efs -o size=10G asked")
-	s.eventually(3*time.Second, "a wrong option is an error in the Engine's log", func() bool {
+	s.eventually(moment, "a wrong option is an error in the Engine's log", func() bool {
 		calls := s.calls(mark, "asked")[seen:]
 		return len(calls) == 1 && calls[0].level == "error" && strings.Contains(calls[0].outcome, "size")
 	})
@@ -99,7 +98,7 @@ func TestProtocolVolumeIsFoundOnTheOtherHostAtOnce(t *testing.T) {
 	}
 	a.volume("listed")
 	// ls waits for news for a moment only: on a slow host the second one has them.
-	b.eventually(5*time.Second, "ls on host-b shows the volume", func() bool { return b.lists("listed") })
+	b.eventually(moment, "ls on host-b shows the volume", func() bool { return b.lists("listed") })
 	// Without a driver Docker makes a local volume, if nobody has one.
 	a.volume("ran")
 	a.try("ran", "sh -c 'echo from a >/data/greeting'")
@@ -107,7 +106,7 @@ func TestProtocolVolumeIsFoundOnTheOtherHostAtOnce(t *testing.T) {
 		t.Errorf("a container on host-b reads %q", got)
 	}
 	a.sh("docker volume rm inspected")
-	b.eventually(15*time.Second, "host-b hears that the volume is gone", func() bool { return !b.lists("inspected") })
+	b.eventually(moment, "host-b hears that the volume is gone", func() bool { return !b.lists("inspected") })
 }
 
 func TestProtocolRule7RemoveIsNotBlockedByLeakedCounts(t *testing.T) {

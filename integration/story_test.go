@@ -40,7 +40,7 @@ func (s *story) postgres(h *lab.Host) {
 
 func (s *story) ready(h *lab.Host, container string) {
 	s.t.Helper()
-	s.eventually(2*time.Minute, "Postgres answers on "+h.Name(), func() bool {
+	s.eventually(swarmLimit, "Postgres answers on "+h.Name(), func() bool {
 		_, err := h.Run(s.t.Context(), "docker exec "+container+" "+storyReady)
 		return err == nil
 	})
