@@ -96,10 +96,20 @@ func bareUpload(t *testing.T, h *lab.Host) {
 	t.Helper()
 	once, _ := bareUploads.LoadOrStore(h.Name(), &sync.Once{})
 	once.(*sync.Once).Do(func() {
+		defer lockBundle(h).Unlock()
 		if err := bundle.Upload(t.Context(), h, bareBundle); err != nil {
 			t.Fatal(err)
 		}
 	})
+}
+
+// bundleLocks has a mutex for each host: tests beside each other bring the same files there.
+var bundleLocks sync.Map
+
+func lockBundle(h *lab.Host) *sync.Mutex {
+	mutex, _ := bundleLocks.LoadOrStore(h.Name(), &sync.Mutex{})
+	mutex.(*sync.Mutex).Lock()
+	return mutex.(*sync.Mutex)
 }
 
 func (p *barePlugin) data() string   { return p.dir + "/data" }

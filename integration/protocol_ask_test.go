@@ -65,6 +65,7 @@ const siteData = "/run/efs"
 
 // install installs and enables the plugin, unless it is there.
 func (s *siteHost) install(ctx context.Context) error {
+	defer lockBundle(s.h).Unlock()
 	var plugin struct {
 		ID       string
 		Enabled  bool
