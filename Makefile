@@ -83,8 +83,8 @@ rootfs: ## The plugin as docker plugin create takes it, build/plugin-$ARCH (ARCH
 	@chmod 0755 $(ROOTFS)/* $(ROOTFS)/*/*
 
 .PHONY: clean
-clean: ## Remove build/ (the test hosts' images are in a cache elsewhere and stay)
-	@rm -rf build
+clean: ## Remove build/ and integration/failed/ (the test hosts' images are in a cache elsewhere and stay)
+	@rm -rf build integration/failed
 
 ##@ Check
 

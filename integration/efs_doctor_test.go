@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // finding and report are what doctor prints as JSON.
@@ -116,9 +115,7 @@ func (s *efsSite) testDoctor(t *testing.T) {
 		s.wantFinding(r, "plugin", "failed", "does not answer", "docker plugin enable")
 		s.wantFinding(r, "kernel NFS", "ok")
 	})
-	s.eventually(30*time.Second, "the volume is removed", func() bool {
-		return strings.TrimSpace(run(t, s.h, "docker volume rm examined 2>&1 || true")) == "examined"
-	})
+	s.mustRemove("examined")
 }
 
 // testArchive looks for what only the host and AWS may know in what an operator gives away.

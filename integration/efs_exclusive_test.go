@@ -76,8 +76,6 @@ func (s *efsSite) testExclusive(t *testing.T) {
 	}
 	other.mustUnmount("one", "second")
 	run(t, s.h, "docker rm -f writer")
-	s.eventually(time.Minute, "the volume is removed", func() bool {
-		return strings.TrimSpace(run(t, s.h, "docker volume rm one 2>&1 || true")) == "one"
-	})
+	s.mustRemove("one")
 	s.set("EFS_IAM=off")
 }

@@ -301,14 +301,26 @@ func (s *efsSite) install(settings map[string]string) {
 	run(s.t, s.h, "docker plugin enable "+efsPlugin)
 }
 
-// prepare has the plugin make the host's key and mount with TLS once, for which an emulated processor may
-// take longer than Docker waits for a Create, and starts it anew.
+// prepare has the plugin make the host's key, mount with TLS once and ask the EFS API for the mount targets.
+// For each of them an emulated processor may take longer than anybody waits; the plugin goes on meanwhile.
 func (s *efsSite) prepare() {
 	s.t.Helper()
-	s.eventually(3*time.Minute, "a volume is made with TLS", func() bool {
-		return strings.TrimSpace(s.create("prepared", "filesystem="+s.id, "tls=on", "iam=on", "remove=delete")) == "prepared"
+	s.mustCreate("prepared", "filesystem="+s.id, "tls=on", "iam=on", "remove=delete")
+	s.eventually(5*time.Minute, "a container uses TLS, and the mount targets are those of the EFS API", func() bool {
+		said := run(s.t, s.h, "docker run --rm --network none -v prepared:/data busybox echo mounted 2>&1 || true")
+		if strings.TrimSpace(said) != "mounted" {
+			s.t.Log(said)
+			return false
+		}
+		from := s.status("prepared", "mount_targets_from")
+		if from == "EFS API" {
+			return true
+		}
+		s.t.Logf("the mount targets are from %q", from)
+		run(s.t, s.h, "docker plugin disable -f "+efsPlugin+" && docker plugin enable "+efsPlugin) // it asks the API again
+		return false
 	})
-	run(s.t, s.h, "docker volume rm prepared && docker plugin disable -f "+efsPlugin+" && docker plugin enable "+efsPlugin)
+	s.mustRemove("prepared")
 }
 
 // data is the plugin's data directory on the host.
@@ -348,11 +360,26 @@ func (s *efsSite) create(name string, options ...string) string {
 	return run(s.t, s.h, line.String()+" "+name+" 2>&1 || true")
 }
 
+// mustCreate makes a volume. On a busy machine a first mount may take longer than a call waits; the plugin
+// says so and goes on with it.
 func (s *efsSite) mustCreate(name string, options ...string) {
 	s.t.Helper()
-	if said := s.create(name, options...); strings.TrimSpace(said) != name {
+	var said string
+	s.eventually(2*time.Minute, "the file system of "+name+" is mounted", func() bool {
+		said = s.create(name, options...)
+		return !strings.Contains(said, "the mount is not finished; it is still being tried")
+	})
+	if strings.TrimSpace(said) != name {
 		s.t.Fatalf("create %s %v: %s", name, options, said)
 	}
+}
+
+// mustRemove removes a volume, which may be in use for a moment yet.
+func (s *efsSite) mustRemove(name string) {
+	s.t.Helper()
+	s.eventually(time.Minute, "volume "+name+" is removed", func() bool {
+		return strings.TrimSpace(run(s.t, s.h, "docker volume rm "+name+" 2>&1 || true")) == name
+	})
 }
 
 // in runs a line of shell in a container on the volume.
@@ -373,7 +400,7 @@ func (s *efsSite) remove() {
 	defer cancel()
 	if s.t.Failed() {
 		out, err := s.h.Run(ctx, "grep 'plugin=' /run/dockerd.log | tail -n 60")
-		record(s.t, "efs.log", fmt.Sprint(out, err, "\n", s.front.Log(), "\n", s.moto.Log(), "\n", s.dns.Log()))
+		record(s.t, "efs", fmt.Sprint(out, err, "\n", s.front.Log(), "\n", s.moto.Log(), "\n", s.dns.Log()))
 	}
 	_, err := s.h.Run(ctx, "docker ps -aq | xargs -r docker rm -f >/dev/null; docker volume ls -q | xargs -r docker volume rm -f >/dev/null; docker plugin disable -f "+
 		efsPlugin+"; docker plugin rm -f "+efsPlugin+"; : >/etc/resolv.conf; ip route del "+metadataHost)

@@ -106,7 +106,7 @@ func (s *efsSite) testProtected(t *testing.T) {
 			t.Errorf("%s is %q, want %q", field, got, want)
 		}
 	}
-	run(t, s.h, "docker volume rm web")
+	s.mustRemove("web")
 	if _, err := os.Stat(s.server.Dir("/apps/web/file")); err != nil {
 		t.Errorf("what the plugin did not make was removed: %v", err)
 	}
@@ -229,7 +229,7 @@ func (s *efsSite) testQuiet(t *testing.T) {
 	}
 	call("Unmount", "first")
 	s.set("EFS_IAM=off")
-	run(t, s.h, "docker volume rm quiet")
+	s.mustRemove("quiet")
 }
 
 func (s *efsSite) testOwn(t *testing.T) {
@@ -255,9 +255,7 @@ func (s *efsSite) testOwn(t *testing.T) {
 	}) {
 		t.Error("no certificate of the role was shown")
 	}
-	s.eventually(30*time.Second, "the volume is removed", func() bool {
-		return strings.TrimSpace(run(t, s.h, "docker volume rm own 2>&1 || true")) == "own"
-	})
+	s.mustRemove("own")
 	all, err := s.api.DescribeAccessPoints(t.Context(), &efs.DescribeAccessPointsInput{FileSystemId: &s.id})
 	if err != nil || len(all.AccessPoints) != 1 {
 		t.Errorf("access points after the removal: %+v, %v", all.AccessPoints, err)
@@ -348,7 +346,7 @@ func (s *efsSite) testDown(t *testing.T) {
 	if status := run(t, s.h, "d="+s.data()+"; $d/../rootfs/docker-volume-efs status --data $d || true"); !strings.Contains(status, awsRegion+"c") {
 		t.Errorf("DNS's zones are not all known: %s", status)
 	}
-	run(t, s.h, "docker volume rm dns")
+	s.mustRemove("dns")
 }
 
 func (s *efsSite) testPolicy(t *testing.T) {
@@ -383,7 +381,7 @@ func (s *efsSite) testNoMetadata(t *testing.T) {
 	if got := s.status("alone", "transport"); got != "NFSv4.1, relay, TLS" {
 		t.Errorf("transport %q", got)
 	}
-	run(t, s.h, "docker volume rm alone")
+	s.mustRemove("alone")
 }
 
 // testSecrets looks for what only the host and AWS may know wherever the plugin writes.

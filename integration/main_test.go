@@ -91,10 +91,10 @@ func dump(t *testing.T, l *lab.Lab) {
 	}
 }
 
-// record keeps a log for who looks into a test's failure. The output has its name only: what failed is
-// to be found there.
+// record keeps a log in integration/failed for who looks into a test's failure: of the checkout, tests may
+// write in their own directory only. The output has its name, so that what failed is to be found there.
 func record(t *testing.T, name, text string) {
-	dir := filepath.Join("../build/failed", strings.ReplaceAll(t.Name(), "/", "-"))
+	dir := filepath.Join("failed", strings.ReplaceAll(t.Name(), "/", "-"))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Log(err)
 		return
@@ -104,7 +104,7 @@ func record(t *testing.T, name, text string) {
 		t.Log(err)
 		return
 	}
-	t.Logf("see %s", strings.TrimPrefix(file, "../"))
+	t.Logf("see integration/%s", file)
 }
 
 // moment is how long a host may take for what takes it no time: the machine that emulates it may be busy.
