@@ -48,7 +48,7 @@ var shared struct {
 }
 
 // hosts returns the lab with host-a, host-b and, for tests that need their own, host-c to host-e, started by the first test that
-// asks. A test that fails afterwards leaves the hosts' and the server's logs in a directory, see record.
+// asks. A test that fails afterwards leaves the hosts' and the server's logs in a directory, see logsOf.
 // It has said before which of them it uses; see claims_test.go.
 func hosts(t *testing.T) *lab.Lab {
 	t.Helper()
@@ -74,6 +74,7 @@ func hosts(t *testing.T) *lab.Lab {
 func dump(t *testing.T, l *lab.Lab) {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
+	t.Logf("the hosts' and the server's logs are in integration/%s", logsOf(t))
 	record(t, "nfs", l.Server.Log())
 	for _, h := range l.Hosts() {
 		record(t, h.Name()+"-console", h.Console())
@@ -91,20 +92,20 @@ func dump(t *testing.T, l *lab.Lab) {
 	}
 }
 
-// record keeps a log in integration/failed for who looks into a test's failure: of the checkout, tests may
-// write in their own directory only. The output has its name, so that what failed is to be found there.
+// logsOf is where a failed test's logs are: of the checkout, tests may write in their own directory only.
+func logsOf(t *testing.T) string {
+	return filepath.Join("failed", suite()+"-"+strings.ReplaceAll(t.Name(), "/", "-"))
+}
+
+// record keeps a log for who looks into a test's failure: in the output it would hide what failed.
 func record(t *testing.T, name, text string) {
-	dir := filepath.Join("failed", strings.ReplaceAll(t.Name(), "/", "-"))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Log(err)
-		return
+	err := os.MkdirAll(logsOf(t), 0o755)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(logsOf(t), name+".log"), []byte(text), 0o644)
 	}
-	file := filepath.Join(dir, suite()+"-"+name+".log")
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-		t.Log(err)
-		return
+	if err != nil {
+		t.Logf("%s: %v; it ends:\n%s", name, err, text[max(0, len(text)-2500):])
 	}
-	t.Logf("see integration/%s", file)
 }
 
 // moment is how long a host may take for what takes it no time: the machine that emulates it may be busy.
