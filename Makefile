@@ -84,7 +84,7 @@ rootfs: ## The plugin as docker plugin create takes it, build/plugin-$ARCH (ARCH
 
 .PHONY: clean
 clean: ## Remove build/ and integration/failed/ (the test hosts' images are in a cache elsewhere and stay)
-	@rm -rf build integration/failed
+	@rm -rf build; test ! -e integration/failed || $(SUDO) rm -rf integration/failed
 
 ##@ Check
 
