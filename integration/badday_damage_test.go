@@ -157,17 +157,19 @@ func TestBadDayDamagedState(t *testing.T) {
 					patience = 0 // Docker would forget the volume at once
 				}
 				for name, path := range map[string]string{"used": "/used", "idle": "/some/where"} {
-					found := func() error { _, err := p.get(name); return err }
-					if err := bareWait(t, patience, found); err != nil {
-						t.Errorf("Get does not find %s: %v", name, err)
+					var v bareVolume
+					err := bareWait(t, patience, func() (err error) { v, err = p.get(name); return err })
+					if err != nil || v.Status.Path != path {
+						t.Errorf("Get tells of %s: %+v, %v", name, v, err)
 					}
-					well := func() error { // a server that is slow is trouble for a while
-						if v, err := p.get(name); err != nil || v.Status.Path != path || len(v.Status.Trouble) > 0 {
-							return fmt.Errorf("Get tells of %s: %+v, %w", name, v, err)
+					// A server that is slow is trouble for a while.
+					err = bareWait(t, moment, func() error {
+						if v := p.mustGet(name); len(v.Status.Trouble) > 0 {
+							return fmt.Errorf("%s is in trouble: %v", name, v.Status.Trouble)
 						}
 						return nil
-					}
-					if err := bareWait(t, moment, well); err != nil {
+					})
+					if err != nil {
 						t.Error(err)
 					}
 				}

@@ -103,15 +103,6 @@ func bareUpload(t *testing.T, h *lab.Host) {
 	})
 }
 
-// bundleLocks has a mutex for each host: tests beside each other bring the same files there.
-var bundleLocks sync.Map
-
-func lockBundle(h *lab.Host) *sync.Mutex {
-	mutex, _ := bundleLocks.LoadOrStore(h.Name(), &sync.Mutex{})
-	mutex.(*sync.Mutex).Lock()
-	return mutex.(*sync.Mutex)
-}
-
 func (p *barePlugin) data() string   { return p.dir + "/data" }
 func (p *barePlugin) socket() string { return p.dir + "/efs.sock" }
 

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/docker-volume-efs/docker-volume-efs/integration/lab"
 )
 
 // Tests run beside each other as far as they leave each other alone: each first says what it uses of
@@ -16,8 +18,8 @@ import (
 const (
 	// mainSite is host-a, host-b and the lab's own server.
 	mainSite = "host-a, host-b and their server"
-	// processors is what tests use alone that keep three hosts busy, and those that begin with making keys
-	// and with TLS: emulated beside each other, no call of theirs ends in time.
+	// processors is what tests need that keep a swarm of hosts busy, or make keys and connect with TLS:
+	// emulated beside each other, no call of theirs ends in time.
 	processors = "the machine's processors"
 	// atWork is how many tests are at work at once. Most of their time they wait, but each keeps an
 	// emulated host busy, and a machine is expected to have two processors.
@@ -128,4 +130,14 @@ func mayUseHosts(t *testing.T) bool {
 	return slices.ContainsFunc(claims.used, func(c *claim) bool {
 		return t.Name() == c.test || strings.HasPrefix(t.Name(), c.test+"/")
 	})
+}
+
+// bundleLocks has a mutex for each host: tests beside each other bring the plugin's files to the same place.
+var bundleLocks sync.Map
+
+// lockBundle keeps others from bringing the plugin to a host until the caller unlocks the result.
+func lockBundle(h *lab.Host) *sync.Mutex {
+	mutex, _ := bundleLocks.LoadOrStore(h.Name(), &sync.Mutex{})
+	mutex.(*sync.Mutex).Lock()
+	return mutex.(*sync.Mutex)
 }

@@ -374,7 +374,7 @@ func (s *efsSite) mustCreate(name string, options ...string) {
 	}
 }
 
-// mustRemove removes a volume, which may be in use for a moment yet.
+// mustRemove removes a volume that may be in use for a moment yet, by another host or by what mounted it first.
 func (s *efsSite) mustRemove(name string) {
 	s.t.Helper()
 	s.eventually(time.Minute, "volume "+name+" is removed", func() bool {

@@ -106,7 +106,7 @@ func (s *efsSite) testProtected(t *testing.T) {
 			t.Errorf("%s is %q, want %q", field, got, want)
 		}
 	}
-	s.mustRemove("web")
+	run(t, s.h, "docker volume rm web")
 	if _, err := os.Stat(s.server.Dir("/apps/web/file")); err != nil {
 		t.Errorf("what the plugin did not make was removed: %v", err)
 	}
@@ -229,7 +229,7 @@ func (s *efsSite) testQuiet(t *testing.T) {
 	}
 	call("Unmount", "first")
 	s.set("EFS_IAM=off")
-	s.mustRemove("quiet")
+	run(t, s.h, "docker volume rm quiet")
 }
 
 func (s *efsSite) testOwn(t *testing.T) {
@@ -346,7 +346,7 @@ func (s *efsSite) testDown(t *testing.T) {
 	if status := run(t, s.h, "d="+s.data()+"; $d/../rootfs/docker-volume-efs status --data $d || true"); !strings.Contains(status, awsRegion+"c") {
 		t.Errorf("DNS's zones are not all known: %s", status)
 	}
-	s.mustRemove("dns")
+	run(t, s.h, "docker volume rm dns")
 }
 
 func (s *efsSite) testPolicy(t *testing.T) {
@@ -381,7 +381,7 @@ func (s *efsSite) testNoMetadata(t *testing.T) {
 	if got := s.status("alone", "transport"); got != "NFSv4.1, relay, TLS" {
 		t.Errorf("transport %q", got)
 	}
-	s.mustRemove("alone")
+	run(t, s.h, "docker volume rm alone")
 }
 
 // testSecrets looks for what only the host and AWS may know wherever the plugin writes.
